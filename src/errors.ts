@@ -43,6 +43,8 @@ export type ErrorCode =
   // revocation
   | "reason-refused"
   | "revocation-conflict"
+  | "certificate-expired"
+  | "clock-behind"
   // keys and the log
   | "key-locked"
   | "key-held"
