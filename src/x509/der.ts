@@ -234,32 +234,42 @@ export function objectIdentifier(dotted: string): Uint8Array {
   return element(Tag.objectIdentifier, Uint8Array.from(octets));
 }
 
+/** Longer OBJECT IDENTIFIERs are refused: nothing real comes near, and decoding long arcs is not linear. */
+const OBJECT_IDENTIFIER_OCTETS = 128;
+
 /**
  * Dotted text of an OBJECT IDENTIFIER.
  *
  * @param content - its content octets.
- * @throws DerError if an arc is cut off or not minimal.
+ * @throws DerError if an arc is cut off or not minimal, or if there are more than 128 octets.
  */
 export function objectIdentifierText(content: Uint8Array): string {
   if (content.length === 0) throw new DerError("empty OBJECT IDENTIFIER", 0);
-  const arcs: string[] = [];
-  let arc = 0n;
-  let fresh = true;
-  for (const [offset, octet] of content.entries()) {
-    if (fresh && octet === 0x80) throw new DerError("OID arc is not minimal", offset);
-    arc = (arc << 7n) | BigInt(octet & 0x7f);
-    fresh = (octet & 0x80) === 0;
-    if (!fresh) continue;
-    if (arcs.length === 0) {
-      const first = arc < 40n ? 0n : arc < 80n ? 1n : 2n;
-      arcs.push(first.toString(), (arc - first * 40n).toString());
-    } else {
-      arcs.push(arc.toString());
-    }
-    arc = 0n;
+  if (content.length > OBJECT_IDENTIFIER_OCTETS) throw new DerError("OID is too long", 0);
+  let text = "";
+  let arc = 0;
+  let start = 0;
+  for (let offset = 0; offset < content.length; offset++) {
+    const octet = content[offset]!;
+    if (offset === start && octet === 0x80) throw new DerError("OID arc is not minimal", offset);
+    arc = arc * 128 + (octet & 0x7f);
+    if (octet >= 0x80) continue;
+    // Seven octets are 49 bits, which a double holds; UUID arcs (2.25.…) need 128.
+    const exact = offset - start < 7 ? arc : wideArc(content, start, offset);
+    if (start > 0) text += `.${exact}`;
+    else if (arc < 80) text = arc < 40 ? `0.${arc}` : `1.${arc - 40}`;
+    else text = `2.${typeof exact === "bigint" ? exact - 80n : exact - 80}`;
+    arc = 0;
+    start = offset + 1;
   }
-  if (!fresh) throw new DerError("OID is cut off", content.length);
-  return arcs.join(".");
+  if (start !== content.length) throw new DerError("OID is cut off", content.length);
+  return text;
+}
+
+function wideArc(content: Uint8Array, start: number, last: number): bigint {
+  let arc = 0n;
+  for (let i = start; i <= last; i++) arc = (arc << 7n) | BigInt(content[i]! & 0x7f);
+  return arc;
 }
 
 /** BIT STRING of whole octets: X.690 §8.6. */
@@ -274,7 +284,11 @@ export function octetString(octets: Uint8Array): Uint8Array {
 /** BOOLEAN TRUE; FALSE is always a default here and so never encoded (X.690 §11.5). */
 export const booleanTrue: Uint8Array = Uint8Array.of(Tag.boolean, 1, 0xff);
 
-/** RFC 5280 §4.1.2.5: UTCTime through 2049, GeneralizedTime from 2050; whole seconds, Z. */
+/**
+ * RFC 5280 §4.1.2.5: UTCTime through 2049, GeneralizedTime from 2050; whole seconds, Z. A fraction is dropped.
+ *
+ * @throws RangeError if the year is not 1950 to 9999.
+ */
 export function time(date: Date): Uint8Array {
   return date.getUTCFullYear() < 2050
     ? element(Tag.utcTime, ascii(timeDigits(date).slice(2)))
@@ -288,9 +302,171 @@ export function generalizedTime(date: Date): Uint8Array {
 
 function timeDigits(date: Date): string {
   const iso = date.toISOString(); // 2026-11-21T20:05:01.123Z
+  // A UTCTime before 1950 would be read as one a hundred years later.
+  if (iso.length !== 24 || iso < "1950") throw new RangeError(`${iso} cannot be encoded`);
   return `${iso.slice(0, 4)}${iso.slice(5, 7)}${iso.slice(8, 10)}${iso.slice(11, 13)}${iso.slice(14, 16)}${iso.slice(17, 19)}Z`;
 }
 
 function ascii(text: string): Uint8Array {
   return Uint8Array.from(Buffer.from(text, "latin1"));
+}
+
+// Values of elements. Each function expects the caller to have read the element by its tag.
+
+/** BOOLEAN: 00 or FF (X.690 §11.1). */
+export function booleanValue(element: DerElement): boolean {
+  const octet = element.bytes[element.contentStart];
+  if (element.end - element.contentStart !== 1 || (octet !== 0x00 && octet !== 0xff)) {
+    throw new DerError("BOOLEAN is not 00 or FF", element.start);
+  }
+  return octet === 0xff;
+}
+
+/** Content octets of an INTEGER or ENUMERATED in its shortest form (X.690 §8.3.2); the sign is not looked at. */
+export function integerOctets(element: DerElement): Uint8Array {
+  const { bytes, contentStart, end } = element;
+  if (contentStart === end) throw new DerError("INTEGER has no octets", element.start);
+  if (end - contentStart > 1) {
+    const first = bytes[contentStart]!;
+    const signBit = bytes[contentStart + 1]! & 0x80;
+    if ((first === 0x00 && signBit === 0) || (first === 0xff && signBit !== 0)) {
+      throw new DerError("INTEGER is not minimal", element.start);
+    }
+  }
+  return bytes.subarray(contentStart, end);
+}
+
+/** Magnitude octets of a positive INTEGER, without the sign octet. */
+export function positiveIntegerOctets(element: DerElement): Uint8Array {
+  const octets = integerOctets(element);
+  if (octets[0]! >= 0x80) throw new DerError("INTEGER is negative", element.start);
+  if (octets[0] !== 0) return octets;
+  if (octets.length === 1) throw new DerError("INTEGER is zero", element.start);
+  return octets.subarray(1);
+}
+
+/** A non-negative INTEGER of up to six octets. */
+export function integerValue(element: DerElement): number {
+  const octets = integerOctets(element);
+  if (octets[0]! >= 0x80) throw new DerError("INTEGER is negative", element.start);
+  if (octets.length > 6) throw new DerError("INTEGER is too large", element.start);
+  let value = 0;
+  for (const octet of octets) value = value * 256 + octet;
+  return value;
+}
+
+/** Octets of a BIT STRING and how many bits of the last are padding, which must be zero (X.690 §11.2.1). */
+export function bitStringValue(element: DerElement): { octets: Uint8Array; unusedBits: number } {
+  const { bytes, contentStart, end } = element;
+  const unusedBits = bytes[contentStart];
+  if (contentStart === end || unusedBits === undefined || unusedBits > 7) {
+    throw new DerError("BIT STRING has a wrong number of unused bits", element.start);
+  }
+  const octets = bytes.subarray(contentStart + 1, end);
+  if (unusedBits > 0 && (octets.length === 0 || octets.at(-1)! & ((1 << unusedBits) - 1))) {
+    throw new DerError("unused bits of BIT STRING are not zero", element.start);
+  }
+  return { octets, unusedBits };
+}
+
+/** Octets of a BIT STRING without unused bits. */
+export function bitStringOctets(element: DerElement): Uint8Array {
+  const { octets, unusedBits } = bitStringValue(element);
+  if (unusedBits !== 0) throw new DerError("BIT STRING is not whole octets", element.start);
+  return octets;
+}
+
+/** Reads a Time as `time` writes it: UTCTime through 2049, GeneralizedTime from 2050 (RFC 5280 §4.1.2.5). */
+export function readTime(reader: DerReader): Date {
+  const element = reader.readAny();
+  if (element.tag === Tag.utcTime) {
+    const shortYear = digits(element, 0, 2);
+    return dateOf(element, shortYear < 50 ? 2000 + shortYear : 1900 + shortYear, 2);
+  }
+  if (element.tag !== Tag.generalizedTime) throw new DerError("not a time", element.start);
+  const date = generalizedTimeValue(element);
+  if (date.getUTCFullYear() < 2050) {
+    throw new DerError("a time before 2050 must be UTCTime", element.start);
+  }
+  return date;
+}
+
+/** A GeneralizedTime `YYYYMMDDHHMMSSZ`: RFC 5280 §4.1.2.5.2. */
+export function generalizedTimeValue(element: DerElement): Date {
+  return dateOf(element, digits(element, 0, 4), 4);
+}
+
+function dateOf(element: DerElement, year: number, offset: number): Date {
+  const { bytes, contentStart, end, start } = element;
+  if (end - contentStart !== offset + 11 || bytes[end - 1] !== 0x5a) {
+    throw new DerError("a time has seconds, no fraction, and ends in Z", start);
+  }
+  const month = digits(element, offset, 2);
+  const day = digits(element, offset + 2, 2);
+  const hour = digits(element, offset + 4, 2);
+  const minute = digits(element, offset + 6, 2);
+  const second = digits(element, offset + 8, 2);
+  const date = new Date(Date.UTC(year, month - 1, day, hour, minute, second));
+  if (
+    hour > 23 ||
+    minute > 59 ||
+    second > 59 ||
+    date.getUTCDate() !== day ||
+    date.getUTCMonth() !== month - 1 ||
+    date.getUTCFullYear() !== year
+  ) {
+    throw new DerError("no such date and time", start);
+  }
+  return date;
+}
+
+function digits(element: DerElement, offset: number, count: number): number {
+  const from = element.contentStart + offset;
+  if (from + count > element.end) throw new DerError("time is cut off", element.start);
+  let value = 0;
+  for (let i = from; i < from + count; i++) {
+    const digit = element.bytes[i]! - 0x30;
+    if (digit < 0 || digit > 9) throw new DerError("time has something else than digits", i);
+    value = value * 10 + digit;
+  }
+  return value;
+}
+
+/** Text of IA5String octets (7-bit, NUL included), whatever tag they stand under. */
+export function ia5Text(element: DerElement): string {
+  const { bytes, contentStart, end } = element;
+  for (let i = contentStart; i < end; i++) {
+    if (bytes[i]! > 0x7f) throw new DerError("character outside IA5String", i);
+  }
+  return Buffer.from(bytes.buffer, bytes.byteOffset + contentStart, end - contentStart).toString(
+    "latin1",
+  );
+}
+
+/** Compares two encodings as X.690 §11.6 orders the elements of a SET OF. */
+export function compareOctets(a: Uint8Array, b: Uint8Array): number {
+  const length = Math.min(a.length, b.length);
+  for (let i = 0; i < length; i++) if (a[i] !== b[i]) return a[i]! - b[i]!;
+  return a.length - b.length;
+}
+
+/** Elements of a SET OF, which DER wants in ascending order: X.690 §11.6. */
+export function setOfElements(set: DerElement): DerElement[] {
+  const reader = DerReader.inside(set);
+  const elements: DerElement[] = [];
+  while (!reader.atEnd) {
+    const element = reader.readAny();
+    const previous = elements.at(-1);
+    if (previous !== undefined && compareOctets(encodingOf(previous), encodingOf(element)) > 0) {
+      throw new DerError("SET OF is not in ascending order", element.start);
+    }
+    elements.push(element);
+  }
+  return elements;
+}
+
+export function equalOctets(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
 }

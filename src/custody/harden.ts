@@ -1,0 +1,17 @@
+/**
+ * What every process that holds secrets does before anything else: CUSTODY.md 7.2 and 7.3. Imported for its effect,
+ * as the first import of the process's main module, so that it runs before any other module is evaluated.
+ */
+
+import { writeFileSync } from "node:fs";
+
+// Without a listener Node answers SIGUSR1 by opening the inspector on port 9229, and whoever runs under the same
+// user id owns the heap.
+process.on("SIGUSR1", () => {});
+
+// A core dump without memory, also where the kernel pipes it to a program that ignores the limit of 0.
+try {
+  writeFileSync("/proc/self/coredump_filter", "0x0");
+} catch (error) {
+  if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error; // only Linux has it
+}

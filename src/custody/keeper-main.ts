@@ -1,0 +1,82 @@
+/**
+ * The keeper: `keeper-main.js CONFIG` with frames on descriptor 3, as a child of the service; or
+ * `keeper-main.js CONFIG --listen SOCKET` as a user of its own behind a Unix socket, for one connection at a time.
+ * With its connection it ends, and its signers with it; a service manager starts it again.
+ */
+
+import "./harden.ts";
+import { unlinkSync } from "node:fs";
+import { createServer, Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { parseArgs } from "node:util";
+import { openFrames } from "./frames.ts";
+import { readKeeperConfig } from "./keeper-config.ts";
+import { toKeeperProtocol, type FromKeeper, type ToKeeper } from "./keeper-protocol.ts";
+import { createKeeper, type Keeper } from "./keeper.ts";
+import { refusalOf } from "./refusal.ts";
+
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: { listen: { type: "string" } },
+});
+const [configFile] = positionals;
+
+let send: (message: FromKeeper, ...body: readonly Uint8Array[]) => void = () => {};
+let keeper: Keeper | undefined;
+let failure: unknown;
+try {
+  if (configFile === undefined) throw new Error("usage: keeper-main.js CONFIG [--listen SOCKET]");
+  keeper = createKeeper({
+    config: readKeeperConfig(configFile),
+    now: () => new Date(),
+    monotonic: () => performance.now() / 1000,
+    send: (message, ...body) => send(message, ...body),
+  });
+} catch (error) {
+  failure = error;
+}
+
+if (values.listen === undefined) {
+  serve(new Socket({ fd: 3 }));
+} else if (keeper === undefined) {
+  end(failure);
+} else {
+  listen(values.listen);
+}
+
+function serve(socket: Duplex): void {
+  const frames = openFrames<ToKeeper, FromKeeper>(socket, toKeeperProtocol, {
+    onMessage(message, body) {
+      if (keeper === undefined) throw new Error("the keeper has not started");
+      keeper.receive(message, body);
+    },
+    onEnd: end,
+  });
+  send = (message, ...body) => frames.send(message, ...body);
+  if (keeper === undefined) {
+    send({ type: "failed", ...refusalOf(failure) }); // and ends when the service has read it
+  } else {
+    void keeper.ready.then(() => send({ type: "ready" }));
+  }
+}
+
+function listen(path: string): void {
+  process.umask(0o177); // the socket is ours alone from its first moment
+  try {
+    unlinkSync(path);
+  } catch {
+    // none was left behind
+  }
+  const server = createServer((socket) => {
+    server.close(); // nobody else, while this connection lasts
+    serve(socket);
+  });
+  server.on("error", end);
+  server.listen(path);
+}
+
+function end(error?: unknown): void {
+  keeper?.stop();
+  if (error !== undefined) console.error("keeper:", error instanceof Error ? error.message : error);
+  process.exit(error === undefined ? 0 : 1);
+}

@@ -1,0 +1,450 @@
+/**
+ * What a signer enforces by itself: CUSTODY.md 7.5. Whoever has taken over the service can ask for what the grant
+ * allows and the log has recorded, and for nothing else.
+ */
+
+import { hash } from "node:crypto";
+import { equal, leafHash } from "../audit/merkle.ts";
+import { parseEntry, type LogEntryOf } from "../audit/entry.ts";
+import { CountersignError } from "../errors.ts";
+import { checkRoot, compileGate, refusal, type Gate } from "../gate/gate.ts";
+import { compilePolicy } from "../policy/decide.ts";
+import { parsePolicy } from "../policy/document.ts";
+import { addLifetime, parseDuration } from "../policy/lifetime.ts";
+import { parseRequesterStatement } from "../policy/requester.ts";
+import { parseCertificateList, parseTbsCertList, type TbsCertList } from "../x509/certificate-list.ts";
+import {
+  extensionOf,
+  parseCertificate,
+  parseTbsCertificate,
+  type TbsCertificate,
+} from "../x509/certificate.ts";
+import { DerError, DerReader, encodingOf, Tag } from "../x509/der.ts";
+import { parseAuthorityKeyIdentifier, parseBasicConstraints } from "../x509/extension.ts";
+import { readIssuer, type Issuer } from "../x509/issuer.ts";
+import { extensionOids } from "../x509/oid.ts";
+import { parsePublicKey, publicKeyObject, spkiDigest } from "../x509/public-key.ts";
+import { serialNumberHex } from "../x509/serial-number.ts";
+import { signatureAlgorithmFor, verifySignature } from "../x509/signature-algorithm.ts";
+import { assembleSigned } from "../x509/signed.ts";
+import {
+  hourlyAllowance,
+  isStanding,
+  policyDigest,
+  type Grant,
+  type StandingGrant,
+} from "./grant.ts";
+import { openLogView, type LogExtension } from "./log-view.ts";
+import { refusalOf } from "./refusal.ts";
+import type { BatchRequest, SignResult } from "./sign-batch.ts";
+
+/** A key that signs, wherever it is. */
+export interface SigningKey {
+  /** SubjectPublicKeyInfo, DER. */
+  readonly publicKey: Uint8Array;
+  /** A signature as X.509 wants it. */
+  sign(tbs: Uint8Array): Promise<Uint8Array>;
+}
+
+export interface SignerParts {
+  readonly key: SigningKey;
+  /** The issuer's id in the policy. */
+  readonly issuer: string;
+  readonly grant: Grant;
+  /** Signatures that count as made within the last hour. */
+  readonly alreadySigned: number;
+  /** Of the grant's digests, those that are used up. */
+  readonly usedDigests: readonly string[];
+  /** The policy document's text. */
+  readonly policy: string;
+  /** DER; undefined while a founding grant makes it. */
+  readonly certificate: Uint8Array | undefined;
+  /** DER; the issuer's issuer first. */
+  readonly chain: readonly Uint8Array[];
+  /** SHA-256 of the SubjectPublicKeyInfo of the CA keys of this installation, hex. */
+  readonly caKeys: ReadonlySet<string>;
+  /** Verifier key of the log. */
+  readonly logKey: string;
+  readonly head: { readonly note: string; readonly nodes: readonly Uint8Array[] } | undefined;
+  /** The last CRL that the key signed: number and `sha256:<hex>`. */
+  readonly list: { readonly number: string; readonly crl: string } | undefined;
+  readonly now: () => Date;
+  /** Seconds on a clock that nobody sets. */
+  readonly monotonic: () => number;
+}
+
+export interface ListRequest extends BatchRequest {
+  /** The CRL before this one, DER. */
+  readonly predecessor: Uint8Array | undefined;
+  /** Certificates, DER, one after the other: expired, and no longer in the list. */
+  readonly dropped: Uint8Array;
+}
+
+export interface SignedList {
+  readonly signature: Uint8Array;
+  readonly number: bigint;
+  /** The CertificateList, DER. */
+  readonly crl: Uint8Array;
+}
+
+export interface Signer {
+  /** Signs what passes, and says of the rest why not: `grant-mismatch`, `grant-exceeded` or a code of the gate. */
+  sign(requests: readonly BatchRequest[], extension: LogExtension | undefined): Promise<SignResult[]>;
+  /** @throws CountersignError as the refusals of `sign`. */
+  signList(request: ListRequest, extension: LogExtension | undefined): Promise<SignedList>;
+  /** Applies statements about requesters, canonical JSON that the keeper has verified, in order. */
+  changeRequesters(statements: readonly Uint8Array[]): void;
+  readonly signaturesLeft: number;
+}
+
+type Intent = LogEntryOf<"sign.intent">;
+
+/** A CA as what it signs must name it. */
+interface Identity {
+  readonly issuer: Issuer;
+  readonly gate: Gate;
+}
+
+const FIVE_MINUTES = 5 * 60 * 1000;
+const SERIAL_NUMBER_OCTETS = { least: 8, most: 20 };
+
+/**
+ * Makes the signer of one key.
+ *
+ * @throws CountersignError `grant-mismatch` if the policy is not the one that was granted, `config-invalid` if the
+ *   certificate is not that of the key, `policy-invalid`, `signature-invalid`.
+ */
+export function createSigner(parts: SignerParts): Signer {
+  const { key, grant, now } = parts;
+  const keyId = spkiDigest(key.publicKey);
+  const publicKey = parsePublicKey(key.publicKey);
+  const keyObject = publicKeyObject(publicKey);
+  const algorithm = signatureAlgorithmFor(publicKey.type);
+  const policy = compilePolicy(parsePolicy(parts.policy, "policy"));
+  if (isStanding(grant) && policyDigest(policy.policy) !== grant.policy) {
+    throw new CountersignError(
+      "grant-mismatch",
+      `the grant is for another policy; this one has the digest ${policyDigest(policy.policy)}`,
+    );
+  }
+  const log = openLogView(parts.logKey, parts.head);
+  const digests = isStanding(grant)
+    ? undefined
+    : new Set(grant.digests.filter((digest) => !parts.usedDigests.includes(digest)));
+  const allowance = isStanding(grant)
+    ? hourlyAllowance(grant.signaturesPerHour, parts.alreadySigned, parts.monotonic)
+    : undefined;
+  let list = parts.list === undefined
+    ? undefined
+    : { number: BigInt(parts.list.number), crl: parts.list.crl };
+  let listTurn: Promise<unknown> = Promise.resolve();
+  let identity = parts.certificate === undefined
+    ? undefined
+    : identify(parts.certificate, parts.chain);
+
+  function identify(certificate: Uint8Array, chain: readonly Uint8Array[]): Identity {
+    const issuer = readIssuer(certificate);
+    if (!equal(issuer.publicKey.spki, key.publicKey)) {
+      throw new CountersignError("config-invalid", "the certificate is not that of the token's key");
+    }
+    const { issuer: id, caKeys } = parts;
+    return { issuer, gate: compileGate({ issuer: id, certificate, chain, policy, caKeys }) };
+  }
+
+  /** The logged intent of a request, which is spent with this. */
+  function takeIntent(request: BatchRequest, operation: "certificate" | "crl"): Intent {
+    if (!log.spend(request.intentIndex, leafHash(request.intent))) {
+      throw mismatch("no unspent intent of this request in the log");
+    }
+    const intent = parseEntry(request.intent);
+    if (intent.type !== "sign.intent") throw mismatch(`a record of type ${intent.type} as intent`);
+    const { subject, data } = intent;
+    if (subject.keyId !== keyId) throw mismatch("an intent for another key");
+    if (data.operation !== operation) throw mismatch("an intent for another operation");
+    if (data.tbs !== digestOf(request.tbs)) throw mismatch("an intent for other bytes");
+    // A CRL's intent need not name the policy, which has no rules for CRLs.
+    const named = data.policy ?? (operation === "crl" ? undefined : "no policy");
+    if (isStanding(grant) && named !== undefined && named !== grant.policy) {
+      throw mismatch("an intent under a policy that is not granted");
+    }
+    return intent;
+  }
+
+  function requireIdentity(): Identity {
+    if (identity === undefined) throw mismatch("a key without a certificate, which signs its own first");
+    return identity;
+  }
+
+  function checkAlgorithm(identifier: Uint8Array): void {
+    if (!equal(identifier, algorithm.identifier)) {
+      throw mismatch("a signature algorithm that is not that of the key");
+    }
+  }
+
+  function checkIssuer(issuer: Uint8Array, authorityKeyIdentifier: Uint8Array | undefined): Identity {
+    const ca = requireIdentity();
+    if (!equal(issuer, ca.issuer.name)) throw mismatch("an issuer name that is not this CA's");
+    if (
+      authorityKeyIdentifier === undefined ||
+      !equal(authorityKeyIdentifier, ca.issuer.keyIdentifier)
+    ) {
+      throw mismatch("an authority key identifier that is not this CA's");
+    }
+    return ca;
+  }
+
+  function checkLeaf(
+    tbs: TbsCertificate,
+    intent: Intent,
+    ca: Identity,
+    granted: StandingGrant | undefined,
+    at: Date,
+  ): void {
+    const { profile } = intent.data;
+    if (profile === undefined || intent.actor.kind !== "requester") {
+      throw mismatch("an intent that names no profile or no requester");
+    }
+    if (granted !== undefined && !granted.profiles.includes(profile)) {
+      throw mismatch(`profile ${profile}, which the grant does not have`);
+    }
+    const rules = policy.policy.profiles.get(profile);
+    if (rules === undefined) throw mismatch(`profile ${profile}, which the policy does not have`);
+    if (isCa(tbs)) throw mismatch("a certificate of a CA");
+    if (tbs.notAfter > ca.issuer.notAfter) throw mismatch("a certificate that outlives its CA");
+    if (tbs.notAfter > addLifetime(tbs.notBefore, rules.lifetime.maximum)) {
+      throw mismatch("a lifetime longer than the profile's");
+    }
+    if (equal(tbs.subjectPublicKeyInfo, key.publicKey)) throw mismatch("the CA's own key as subject");
+    refusal(ca.gate.checkCertificate(tbs.der, { profile, requester: intent.actor.id, now: at }));
+  }
+
+  function checkCertificate(tbs: TbsCertificate, intent: Intent, at: Date): void {
+    checkAlgorithm(tbs.signatureAlgorithm);
+    const { serialNumber } = tbs;
+    if (
+      serialNumber.length < SERIAL_NUMBER_OCTETS.least ||
+      serialNumber.length > SERIAL_NUMBER_OCTETS.most ||
+      serialNumber[0]! >= 0x80
+    ) {
+      throw mismatch("a serial number that is not positive and of 8 to 20 octets");
+    }
+    const named = intent.subject.serialNumber;
+    if (named !== undefined && named !== serialNumberHex(serialNumber)) {
+      throw mismatch("an intent for another serial number");
+    }
+    if (isStanding(grant)) {
+      const ca = checkIssuer(tbs.issuer, authorityKeyIdentifierOf(tbs));
+      checkLeaf(tbs, intent, ca, grant, at);
+      return;
+    }
+    if (tbs.notBefore > at) throw mismatch("notBefore later than now");
+    if (equal(tbs.subjectPublicKeyInfo, key.publicKey)) {
+      if (!equal(tbs.issuer, tbs.subject)) throw mismatch("the CA's own key as subject");
+      refusal(checkRoot(tbs.der, { now: at }));
+      return;
+    }
+    const ca = checkIssuer(tbs.issuer, authorityKeyIdentifierOf(tbs));
+    if (isCa(tbs)) refusal(ca.gate.checkCaCertificate(tbs.der, { now: at }));
+    else checkLeaf(tbs, intent, ca, undefined, at);
+  }
+
+  function requireOperation(operation: "certificate" | "crl"): void {
+    if (isStanding(grant) && !grant.operations.includes(operation)) {
+      throw mismatch(`operation ${operation}, which the grant does not have`);
+    }
+  }
+
+  /**
+   * Counts, signs, and verifies. A count or a digest is gone before the key is used, whatever happens then; only a
+   * digest whose signature was never made comes back.
+   */
+  async function use(tbs: Uint8Array): Promise<Uint8Array> {
+    const digest = digestOf(tbs);
+    allowance?.spend(1);
+    if (digests !== undefined && !digests.delete(digest)) {
+      throw mismatch("bytes that were not granted, or were signed already");
+    }
+    let signature: Uint8Array;
+    try {
+      signature = await key.sign(tbs);
+    } catch (error) {
+      digests?.add(digest);
+      throw error;
+    }
+    if (!verifySignature(keyObject, algorithm, tbs, signature)) {
+      throw new CountersignError(
+        "token-unavailable",
+        "the token made a signature that does not verify; it was thrown away",
+      );
+    }
+    return signature;
+  }
+
+  async function signCertificate(request: BatchRequest, at: Date): Promise<SignResult> {
+    try {
+      const intent = takeIntent(request, "certificate");
+      requireOperation("certificate");
+      const tbs = parseTbsCertificate(request.tbs);
+      checkCertificate(tbs, intent, at);
+      const signature = await use(request.tbs);
+      if (identity === undefined) {
+        // The founding of a root: from here on it signs as what it has just called itself.
+        identity = identify(assembleSigned(request.tbs, algorithm.identifier, signature), []);
+      }
+      return { signature };
+    } catch (error) {
+      return { refusal: refusalOf(asRefusal(error)) };
+    }
+  }
+
+  function checkList(tbs: TbsCertList, request: ListRequest, intent: Intent, at: Date): void {
+    checkAlgorithm(tbs.signatureAlgorithm);
+    const ca = checkIssuer(tbs.issuer, tbs.authorityKeyIdentifier);
+    if (intent.data.number !== undefined && intent.data.number !== tbs.crlNumber.toString()) {
+      throw mismatch("an intent for another CRL number");
+    }
+    if (list !== undefined && tbs.crlNumber <= list.number) {
+      throw mismatch(`CRL number ${tbs.crlNumber}, which is not above the last one, ${list.number}`);
+    }
+    if (isStanding(grant)) {
+      if (Math.abs(tbs.thisUpdate.getTime() - at.getTime()) > FIVE_MINUTES) {
+        throw mismatch("thisUpdate more than five minutes from now");
+      }
+      const longest = parseDuration(grant.maximumCrlLifetime) * 1000;
+      if (tbs.nextUpdate.getTime() - tbs.thisUpdate.getTime() > longest) {
+        throw mismatch(`nextUpdate later than the grant allows, ${grant.maximumCrlLifetime}`);
+      }
+    } else if (tbs.thisUpdate > at) {
+      throw mismatch("thisUpdate later than now");
+    }
+    const dropped = splitCertificates(request.dropped);
+    checkPredecessor(tbs, request.predecessor, dropped);
+    refusal(
+      ca.gate.checkCertificateList(request.tbs, {
+        now: at,
+        dropped,
+        ...(request.predecessor === undefined ? {} : { predecessor: request.predecessor }),
+      }),
+    );
+  }
+
+  /** No entry vanishes: who could drop one would undo a revocation. */
+  function checkPredecessor(
+    tbs: TbsCertList,
+    der: Uint8Array | undefined,
+    dropped: readonly Uint8Array[],
+  ): void {
+    if (der === undefined) {
+      if (list !== undefined) throw mismatch("a CRL without the one before it");
+      return;
+    }
+    if (list !== undefined && digestOf(der) !== list.crl) {
+      throw mismatch("a predecessor that is not the last CRL of this key");
+    }
+    const predecessor = parseCertificateList(der);
+    if (!verifySignature(keyObject, algorithm, predecessor.tbs, predecessor.signature)) {
+      throw mismatch("a predecessor that this key did not sign");
+    }
+    if (predecessor.crlNumber >= tbs.crlNumber) throw mismatch("a predecessor of a higher number");
+    const present = new Set<string>();
+    for (const { serialNumber } of tbs.entries()) present.add(serialNumberHex(serialNumber));
+    for (const certificate of dropped) {
+      present.add(expiredSerialNumber(certificate, predecessor.thisUpdate));
+    }
+    for (const { serialNumber, reason } of predecessor.entries()) {
+      if (reason !== "removeFromCRL" && !present.has(serialNumberHex(serialNumber))) {
+        throw mismatch(`a CRL without the entry ${serialNumberHex(serialNumber)} of the one before it`);
+      }
+    }
+  }
+
+  function expiredSerialNumber(certificate: Uint8Array, before: Date): string {
+    const { tbs, signature } = parseCertificate(certificate);
+    if (!verifySignature(keyObject, algorithm, tbs.der, signature)) {
+      throw mismatch("a dropped certificate that this key did not sign");
+    }
+    if (tbs.notAfter >= before) {
+      throw mismatch("a dropped certificate that had not expired at the last CRL");
+    }
+    return serialNumberHex(tbs.serialNumber);
+  }
+
+  async function signOneList(request: ListRequest, at: Date): Promise<SignedList> {
+    const intent = takeIntent(request, "crl");
+    requireOperation("crl");
+    const tbs = parseTbsCertList(request.tbs);
+    checkList(tbs, request, intent, at);
+    const signature = await use(request.tbs);
+    const crl = assembleSigned(request.tbs, algorithm.identifier, signature);
+    list = { number: tbs.crlNumber, crl: digestOf(crl) };
+    return { signature, number: tbs.crlNumber, crl };
+  }
+
+  return {
+    async sign(requests, extension) {
+      try {
+        if (extension !== undefined) log.extend(extension);
+      } catch (error) {
+        const refused = { refusal: refusalOf(error) };
+        return requests.map(() => refused);
+      }
+      const at = now();
+      return Promise.all(requests.map((request) => signCertificate(request, at)));
+    },
+    signList(request, extension) {
+      try {
+        if (extension !== undefined) log.extend(extension);
+      } catch (error) {
+        return Promise.reject(error as Error);
+      }
+      // One after the other: each is checked against the one before it.
+      const turn = listTurn.then(() => signOneList(request, now()));
+      listTurn = turn.catch(() => {});
+      return turn.catch((error: unknown) => {
+        throw asRefusal(error);
+      });
+    },
+    changeRequesters(statements) {
+      for (const statement of statements) {
+        const change = parseRequesterStatement(JSON.parse(Buffer.from(statement).toString("utf8")));
+        if (change.action === "set") policy.updateRequester(change.requester);
+        else policy.removeRequester(change.name);
+      }
+    },
+    get signaturesLeft() {
+      return allowance?.left ?? digests!.size;
+    },
+  };
+}
+
+function isCa(tbs: TbsCertificate): boolean {
+  const extension = extensionOf(tbs, extensionOids.basicConstraints);
+  return extension !== undefined && parseBasicConstraints(extension.value).cA;
+}
+
+function authorityKeyIdentifierOf(tbs: TbsCertificate): Uint8Array | undefined {
+  const extension = extensionOf(tbs, extensionOids.authorityKeyIdentifier);
+  return extension && parseAuthorityKeyIdentifier(extension.value).keyIdentifier;
+}
+
+function splitCertificates(der: Uint8Array): Uint8Array[] {
+  const certificates: Uint8Array[] = [];
+  const reader = new DerReader(der);
+  while (!reader.atEnd) certificates.push(encodingOf(reader.read(Tag.sequence)));
+  return certificates;
+}
+
+function digestOf(octets: Uint8Array): string {
+  return `sha256:${hash("sha256", octets, "hex")}`;
+}
+
+/** Bytes that the strict readers refuse are not what was granted. */
+function asRefusal(error: unknown): unknown {
+  return error instanceof DerError || error instanceof SyntaxError
+    ? mismatch(`bytes that cannot be read: ${error.message}`, error)
+    : error;
+}
+
+function mismatch(detail: string, cause?: unknown): CountersignError {
+  return new CountersignError("grant-mismatch", `the signer was given ${detail}`, { cause });
+}

@@ -1,0 +1,59 @@
+/** The part of the service that every signature needs: database, keeper and journal, opened in their order. */
+
+import { dirname, join } from "node:path";
+import { startKeeper, type KeeperClient, type KeeperStatus } from "./custody/keeper-client.ts";
+import type { ServiceConfig } from "./config.ts";
+import { encodeEntry } from "./audit/entry.ts";
+import { openDatabase, lockHome } from "./store/database.ts";
+import { openJournal, type ClosableJournal } from "./store/journal.ts";
+import { createReads } from "./store/reads.ts";
+import type { Reads } from "./issuance/records.ts";
+
+export interface Ledger {
+  readonly keeper: KeeperClient;
+  /** As it was at the start. */
+  readonly status: KeeperStatus;
+  readonly journal: ClosableJournal;
+  readonly reads: Reads;
+  /** Writes what is left, ends the keeper and closes the database. */
+  close(): Promise<void>;
+}
+
+/**
+ * @throws CountersignError `home-in-use`, `rolled-back`, `head-missing`, `config-invalid`.
+ */
+export async function openLedger(config: ServiceConfig, now: () => Date): Promise<Ledger> {
+  const opened: (() => Promise<unknown>)[] = [];
+  const close = async (): Promise<void> => {
+    for (const closing of opened.toReversed()) await closing();
+  };
+  try {
+    const lock = await lockHome(join(dirname(config.database), "lock"));
+    opened.push(() => lock.release());
+    const database = await openDatabase(config.database);
+    opened.push(() => database.close());
+    const keeper = await startKeeper({ configFile: config.keeper });
+    opened.push(() => keeper.close());
+    const status = await keeper.status();
+    const journal = await openJournal({ database, keeper, head: status.head, now });
+    opened.push(() => journal.close());
+    const reads = createReads(database);
+    if (journal.size === 0) {
+      await keeper.initialise();
+      await journal.append({
+        kind: "entry",
+        leaf: encodeEntry({
+          type: "log.started",
+          at: now(),
+          actor: { kind: "keeper", id: status.service },
+          subject: {},
+          data: { origin: status.origin },
+        }),
+      });
+    }
+    return { keeper, status, journal, reads, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}

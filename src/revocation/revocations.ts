@@ -1,0 +1,306 @@
+/** Revoking one certificate: RFC 5280 §5.3.1, and who may. */
+
+import { createPublicKey, verify } from "node:crypto";
+import { parseCanonicalJson } from "../audit/canonical-json.ts";
+import { encodeEntry, type Actor } from "../audit/entry.ts";
+import { CountersignError } from "../errors.ts";
+import { actorOf, type Caller } from "../issuance/caller.ts";
+import { wholeSeconds } from "../issuance/issuance.ts";
+import { digestOf, type IssuerSet } from "../issuance/issuer.ts";
+import type { Journal } from "../issuance/journal.ts";
+import type { Reads, StoredCertificate, StoredRevocation } from "../issuance/records.ts";
+import { parseCertificate } from "../x509/certificate.ts";
+import type { CrlReason } from "../x509/certificate-list.ts";
+import type { CrlSchedule } from "./crl-schedule.ts";
+
+export interface Possession {
+  readonly kind: "possession";
+  /** Canonical JSON of a revocation statement. */
+  readonly statement: Uint8Array;
+  /** By the certificate's private key: ECDSA in DER with the hash that fits the curve, RSA PKCS#1 v1.5
+   *  with SHA-256, or Ed25519. */
+  readonly signature: Uint8Array;
+}
+
+export interface RevokeCommand {
+  readonly caller: Caller | Possession;
+  readonly issuer: string;
+  readonly serialNumber: string;
+  readonly reason: CrlReason;
+  readonly invalidityDate?: Date;
+  readonly requestId: string;
+}
+
+export interface RevocationAnswer {
+  readonly issuer: string;
+  readonly serialNumber: string;
+  readonly reason: CrlReason;
+  readonly revocationDate: Date;
+  readonly invalidityDate?: Date;
+  readonly logIndex: number;
+  /** The CRL that carries it, once there is one, and the latest moment at which there will be. */
+  readonly visible: { readonly crlNumber?: string; readonly by: Date };
+  /** Whether it was revoked before, with the same reason. */
+  readonly repeated: boolean;
+}
+
+export interface Revocations {
+  /**
+   * @throws CountersignError `certificate-unknown`, `forbidden`, `reason-refused`, `revocation-conflict`,
+   *   `statement-malformed`, `statement-stale`, `signature-invalid`, `log-unavailable`.
+   */
+  revoke(command: RevokeCommand): Promise<RevocationAnswer>;
+}
+
+/** Revocations are on a CRL within this time: DESIGN, "Defaults". */
+export const CRL_WITHIN_MILLISECONDS = 60_000;
+
+/** Statements of possession are accepted this long after, and this long before, the time they carry. */
+const POSSESSION_MILLISECONDS = 5 * 60_000;
+
+const everybody: readonly CrlReason[] = [
+  "unspecified",
+  "keyCompromise",
+  "affiliationChanged",
+  "superseded",
+  "cessationOfOperation",
+];
+
+/** privilegeWithdrawn (9) is the CA's choice, never the subscriber's: CRL-33. */
+const operators: readonly CrlReason[] = [...everybody, "privilegeWithdrawn"];
+
+export interface RevocationParts {
+  readonly journal: Journal;
+  readonly reads: Reads;
+  readonly issuers: IssuerSet;
+  readonly schedule: CrlSchedule;
+  readonly now: () => Date;
+}
+
+export function createRevocations(parts: RevocationParts): Revocations {
+  const { journal, reads, issuers, schedule, now } = parts;
+  /** One revocation of one certificate at a time. */
+  const turns = new Map<string, Promise<unknown>>();
+
+  async function revokeInTurn(command: RevokeCommand): Promise<RevocationAnswer> {
+    const issuer = issuers.find(command.issuer);
+    const row = await reads.certificate(issuer.id, command.serialNumber);
+    // An abandoned intent counts as possibly issued (AUDIT-LOG 9.2), so it can be revoked as well.
+    if (row === undefined) {
+      throw new CountersignError(
+        "certificate-unknown",
+        `issuer ${issuer.id} has no certificate with serial number ${command.serialNumber}`,
+      );
+    }
+    const actor = authorise(command, row, now());
+    const before = await reads.revocation(issuer.id, command.serialNumber);
+    if (before !== undefined) {
+      if (before.reason !== command.reason) {
+        throw new CountersignError(
+          "revocation-conflict",
+          `the certificate is revoked already, with reason ${before.reason}`,
+          { members: { reason: before.reason, revocationDate: before.revocationDate } },
+        );
+      }
+      return answer(before, true, {
+        by: new Date(before.revocationDate.getTime() + CRL_WITHIN_MILLISECONDS),
+      });
+    }
+    const at = now();
+    if (row.notAfter <= at) {
+      throw new CountersignError(
+        "certificate-expired",
+        `the certificate ended ${row.notAfter.toISOString()}: nothing relies on it any more`,
+      );
+    }
+    const revocation = {
+      issuer: issuer.id,
+      keyId: issuer.keyId,
+      serialNumber: command.serialNumber,
+      reason: command.reason,
+      revocationDate: wholeSeconds(at),
+      invalidityDate: command.invalidityDate ?? null,
+      requestedBy: actor.id,
+      notAfter: row.notAfter,
+    };
+    const logIndex = await journal.append({
+      kind: "revocation",
+      leaf: encodeEntry({
+        type: "certificate.revoked",
+        at,
+        actor,
+        subject: {
+          issuer: issuer.id,
+          keyId: issuer.keyId,
+          serialNumber: command.serialNumber,
+        },
+        data: {
+          reason: command.reason,
+          revocationDate: revocation.revocationDate.toISOString(),
+          ...(revocation.invalidityDate === null
+            ? {}
+            : { invalidityDate: revocation.invalidityDate.toISOString() }),
+        },
+        ...(command.caller.kind === "possession"
+          ? {
+              evidence: {
+                statement: Buffer.from(command.caller.statement).toString("base64"),
+                signature: Buffer.from(command.caller.signature).toString("base64"),
+              },
+            }
+          : {}),
+      }),
+      row: revocation,
+    });
+    const crlNumber = await schedule.revoked(issuer.id);
+    return answer({ ...revocation, logIndex }, false, {
+      by: new Date(at.getTime() + CRL_WITHIN_MILLISECONDS),
+      ...(crlNumber === undefined ? {} : { crlNumber: crlNumber.toString() }),
+    });
+  }
+
+  return {
+    async revoke(command) {
+      const key = `${command.issuer} ${command.serialNumber}`;
+      const turn = (turns.get(key) ?? Promise.resolve())
+        .catch(() => undefined)
+        .then(() => revokeInTurn(command));
+      turns.set(key, turn);
+      try {
+        return await turn;
+      } finally {
+        if (turns.get(key) === turn) turns.delete(key);
+      }
+    },
+  };
+}
+
+function answer(
+  row: StoredRevocation,
+  repeated: boolean,
+  visible: RevocationAnswer["visible"],
+): RevocationAnswer {
+  return {
+    issuer: row.issuer,
+    serialNumber: row.serialNumber,
+    reason: row.reason as CrlReason,
+    revocationDate: row.revocationDate,
+    ...(row.invalidityDate === null ? {} : { invalidityDate: row.invalidityDate }),
+    logIndex: row.logIndex,
+    visible,
+    repeated,
+  };
+}
+
+/** Decides whether this caller may revoke this certificate with this reason. */
+function authorise(command: RevokeCommand, row: StoredCertificate, now: Date): Actor {
+  const { caller, reason } = command;
+  const allowed = caller.kind === "operator" ? operators : everybody;
+  if (row.kind !== "leaf") {
+    throw new CountersignError(
+      "forbidden",
+      "a CA certificate is revoked in a ceremony of its issuer, not here",
+    );
+  }
+  const actor = actorFor(command, row, now);
+  if (!allowed.includes(reason)) {
+    throw new CountersignError(
+      "reason-refused",
+      `reason ${reason} is not offered to this caller; choose one of ${allowed.join(", ")}`,
+    );
+  }
+  if (command.invalidityDate !== undefined && command.invalidityDate > now) {
+    throw new CountersignError("request-malformed", "invalidityDate lies in the future");
+  }
+  return actor;
+}
+
+function actorFor(command: RevokeCommand, row: StoredCertificate, now: Date): Actor {
+  const { caller } = command;
+  switch (caller.kind) {
+    case "operator":
+      return actorOf(caller);
+    case "requester":
+      if (caller.requester.revoke === "any" || row.requester === caller.id) return actorOf(caller);
+      throw new CountersignError(
+        "forbidden",
+        "this requester may revoke only the certificates it asked for",
+      );
+    case "certificate":
+      if (caller.issuer === row.issuer && caller.serialNumber === row.serialNumber) {
+        return actorOf(caller);
+      }
+      throw new CountersignError(
+        "forbidden",
+        "the certificate of this connection is not the one to revoke",
+      );
+    case "possession":
+      return provePossession(command, caller, row, now);
+  }
+}
+
+/** What the holder of a certificate's key signs: closed, canonical JSON. */
+function provePossession(
+  command: RevokeCommand,
+  proof: Possession,
+  row: StoredCertificate,
+  now: Date,
+): Actor {
+  if (row.certificate === null) {
+    throw new CountersignError("forbidden", "this serial number was never handed out");
+  }
+  const sha256 = digestOf(row.certificate);
+  let statement: unknown;
+  try {
+    statement = parseCanonicalJson(proof.statement);
+  } catch (error) {
+    throw new CountersignError("statement-malformed", "the statement is not canonical JSON", {
+      cause: error,
+    });
+  }
+  const fields = statement as Record<string, unknown> | null;
+  if (
+    typeof fields !== "object" ||
+    fields === null ||
+    Object.keys(fields).join() !== "at,certificate,reason,type" ||
+    fields["type"] !== "countersign/revocation/v1" ||
+    typeof fields["at"] !== "string"
+  ) {
+    throw new CountersignError(
+      "statement-malformed",
+      'expected {"at":"<RFC 3339>","certificate":"sha256:<hex>","reason":"<reason>","type":"countersign/revocation/v1"}',
+    );
+  }
+  const at = Date.parse(fields["at"]);
+  if (
+    fields["certificate"] !== sha256 ||
+    fields["reason"] !== command.reason ||
+    !(Math.abs(now.getTime() - at) <= POSSESSION_MILLISECONDS)
+  ) {
+    throw new CountersignError(
+      "statement-stale",
+      "the statement is about another certificate or reason, or more than five minutes old",
+    );
+  }
+  const key = createPublicKey({
+    key: Buffer.from(parseCertificate(row.certificate).tbs.subjectPublicKeyInfo),
+    format: "der",
+    type: "spki",
+  });
+  const curve = key.asymmetricKeyDetails?.namedCurve;
+  const hash =
+    key.asymmetricKeyType === "ed25519"
+      ? null
+      : curve === "secp384r1"
+        ? "sha384"
+        : curve === "secp521r1"
+          ? "sha512"
+          : "sha256";
+  if (!verify(hash, proof.statement, key, proof.signature)) {
+    throw new CountersignError(
+      "signature-invalid",
+      "the signature was not made by the certificate's private key",
+    );
+  }
+  return { kind: "certificate", id: sha256, via: "possession" };
+}

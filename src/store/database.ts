@@ -1,0 +1,221 @@
+/** The database file: SQLite in WAL mode, one connection that writes and two that cannot. The only importer of sqlite3. */
+
+import { chmodSync, closeSync, openSync } from "node:fs";
+import sqlite3 from "sqlite3";
+import { DataSource } from "typeorm";
+import { migrations } from "../../migrations/index.ts";
+import { CountersignError } from "../errors.ts";
+import { entities } from "./entities.ts";
+
+/** Integers beyond 2^31 are bound as REAL, which columns of type INTEGER turn back. */
+export type SqlValue = string | number | Uint8Array | null;
+
+/** How many prepared statements a connection keeps; searches are put together, the rest are about thirty. */
+const MAX_STATEMENTS = 128;
+
+/** How long a statement waits for another program's lock on the database. */
+const BUSY_MILLISECONDS = 5000;
+
+/**
+ * One connection of SQLite. Its statements are prepared once and run one at a time: SQLite would let the others wait
+ * for the connection while they occupy threads, and the process has four for everything.
+ */
+export interface Connection {
+  /** Runs a statement to its end. */
+  all<Row>(sql: string, parameters?: readonly SqlValue[]): Promise<Row[]>;
+  readonly dataSource: DataSource;
+  close(): Promise<void>;
+}
+
+export interface Database {
+  /** For migrations and the journal, nobody else. */
+  readonly writer: Connection;
+  /** Read-only: look-ups. */
+  readonly reader: Connection;
+  /** Read-only: what may take longer, so that look-ups do not wait behind it. */
+  readonly scanner: Connection;
+  close(): Promise<void>;
+}
+
+/** Opens the database, makes it (mode 0600) if there is none, and brings it up to date. */
+export async function openDatabase(file: string): Promise<Database> {
+  makePrivate(file);
+  const open: Connection[] = [];
+  try {
+    const writer = await connect(file, sqlite3.OPEN_READWRITE, open);
+    await writer.all("PRAGMA journal_mode = WAL");
+    await writer.all("PRAGMA synchronous = FULL");
+    // 16 MiB of WAL between checkpoints, four times SQLite's default: fewer commits wait for one.
+    await writer.all("PRAGMA wal_autocheckpoint = 4096");
+    await writer.all("PRAGMA journal_size_limit = 67108864");
+    await writer.dataSource.runMigrations();
+    const reader = await connect(file, sqlite3.OPEN_READONLY, open);
+    const scanner = await connect(file, sqlite3.OPEN_READONLY, open);
+    return { writer, reader, scanner, close: () => closeAll(open) };
+  } catch (error) {
+    await closeAll(open);
+    throw error;
+  }
+}
+
+/**
+ * Makes the file if there is none. SQLite gives its -wal and -shm files the mode of the database file. A file that
+ * exists is not opened here: closing it again would give up the locks that this process has on it.
+ */
+function makePrivate(file: string): void {
+  try {
+    closeSync(openSync(file, "wx", 0o600));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    chmodSync(file, 0o600);
+  }
+}
+
+async function connect(file: string, flags: number, open: Connection[]): Promise<Connection> {
+  const dataSource = new DataSource({
+    type: "sqlite",
+    database: file,
+    flags: flags | sqlite3.OPEN_FULLMUTEX,
+    busyTimeout: BUSY_MILLISECONDS,
+    // TypeORM would switch on the tracing of sqlite3, which makes a stack trace for every statement.
+    driver: { ...sqlite3, verbose: () => sqlite3 },
+    entities,
+    migrations,
+    synchronize: false,
+    logging: false,
+  });
+  await dataSource.initialize();
+  const connection = connectionOf(dataSource);
+  open.push(connection);
+  // Functions in the schema of a database that somebody else has written to must not do harm.
+  await connection.all("PRAGMA trusted_schema = OFF");
+  await connection.all("PRAGMA cell_size_check = ON");
+  await connection.all("PRAGMA temp_store = MEMORY");
+  return connection;
+}
+
+function connectionOf(dataSource: DataSource): Connection {
+  const database = (dataSource.driver as unknown as { databaseConnection: sqlite3.Database })
+    .databaseConnection;
+  const statements = new Map<string, sqlite3.Statement>();
+  const waiting: (() => void)[] = [];
+  let busy = false;
+
+  function next(): void {
+    const work = waiting.shift();
+    busy = work !== undefined;
+    work?.();
+  }
+
+  /** Calls back with a statement that nothing else uses; it must be given back by `next`. */
+  function exclusively(work: () => void): void {
+    if (busy) {
+      waiting.push(work);
+    } else {
+      busy = true;
+      work();
+    }
+  }
+
+  function prepared(sql: string, use: (error: Error | null, statement: sqlite3.Statement) => void) {
+    const known = statements.get(sql);
+    if (known !== undefined) return use(null, known);
+    const statement = database.prepare(sql, (error) => {
+      if (error === null) {
+        if (statements.size === MAX_STATEMENTS) forgetOldest();
+        statements.set(sql, statement);
+      }
+      use(error, statement);
+    });
+  }
+
+  function forgetOldest(): void {
+    for (const [sql, statement] of statements) {
+      statements.delete(sql);
+      statement.finalize();
+      return;
+    }
+  }
+
+  return {
+    dataSource,
+    all<Row>(sql: string, parameters: readonly SqlValue[] = []): Promise<Row[]> {
+      return new Promise((resolve, reject) => {
+        exclusively(() => {
+          prepared(sql, (unprepared, statement) => {
+            if (unprepared !== null) {
+              reject(unprepared);
+              return next();
+            }
+            // `all`, never `get`: it steps to the end, so that no statement stays open and holds an old snapshot.
+            statement.all<Row>(parameters, (error: Error | null, rows: Row[]) => {
+              if (error === null) resolve(rows);
+              else reject(error);
+              next();
+            });
+          });
+        });
+      });
+    },
+    async close() {
+      await new Promise<void>((resolve) => exclusively(resolve));
+      for (const statement of statements.values()) {
+        await new Promise<void>((resolve) => statement.finalize(() => resolve()));
+      }
+      statements.clear();
+      next();
+      await dataSource.destroy();
+    },
+  };
+}
+
+/** The writer last: the last connection to close brings the WAL into the database. */
+async function closeAll(open: Connection[]): Promise<void> {
+  for (let last = open.pop(); last !== undefined; last = open.pop()) {
+    await last.close();
+  }
+}
+
+/** Keeps a second instance from the same home. */
+export interface HomeLock {
+  release(): Promise<void>;
+}
+
+/**
+ * Takes the home's lock: an exclusive lock of SQLite on a small database of its own. The kernel gives it up when the
+ * process ends, however that happens, and child processes do not inherit it. Nothing else in this process may open
+ * the file: closing it would give up the lock.
+ *
+ * @throws CountersignError `home-in-use` if a running process holds it.
+ */
+export async function lockHome(file: string): Promise<HomeLock> {
+  makePrivate(file);
+  const database = await new Promise<sqlite3.Database>((resolve, reject) => {
+    const opened: sqlite3.Database = new sqlite3.Database(file, sqlite3.OPEN_READWRITE, (error) =>
+      error === null ? resolve(opened) : reject(error),
+    );
+  });
+  database.configure("busyTimeout", 0);
+  const release = () =>
+    new Promise<void>((resolve, reject) =>
+      database.close((error) => (error === null ? resolve() : reject(error))),
+    );
+  try {
+    await new Promise<void>((resolve, reject) =>
+      database.exec("BEGIN EXCLUSIVE", (error) => (error === null ? resolve() : reject(error))),
+    );
+  } catch (error) {
+    await release();
+    if (sqliteCode(error) !== "SQLITE_BUSY") throw error;
+    throw new CountersignError("home-in-use", "another process is using this home", {
+      cause: error,
+    });
+  }
+  return { release };
+}
+
+/** `SQLITE_FULL` and the like; undefined for what is not an error of SQLite. */
+export function sqliteCode(error: unknown): string | undefined {
+  const { code } = error as { code?: unknown };
+  return typeof code === "string" && code.startsWith("SQLITE_") ? code : undefined;
+}

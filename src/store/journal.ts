@@ -1,0 +1,316 @@
+/** The one writer: entries of the log, their rows and their tiles, in one transaction for all that wait. */
+
+import { setImmediate } from "node:timers/promises";
+import { equal, leafHash } from "../audit/merkle.ts";
+import { MAX_ENTRY_LENGTH, type TileTree } from "../audit/tiles.ts";
+import { CountersignError } from "../errors.ts";
+import type { Journal, JournalItem, LogHeadKeeper } from "../issuance/journal.ts";
+import { insertBatch, prepareBatches } from "./batch.ts";
+import { sqliteCode, type Connection, type Database } from "./database.ts";
+import { checkLog, type KeeperHead } from "./log-check.ts";
+
+/** What one commit takes at most; the rest waits for the next. */
+const MAX_BATCH_ITEMS = 256;
+const MAX_BATCH_OCTETS = 1 << 20;
+
+/** How many leaf hashes a start hands to the keeper at a time. */
+const CATCH_UP_ENTRIES = 4096;
+
+/** How long a checkpoint waits for a commit to travel with before it gets one of its own. */
+const CHECKPOINT_MILLISECONDS = 200;
+
+/** How long the answer to an Idempotency-Key is kept. */
+const IDEMPOTENCY_MILLISECONDS = 24 * 3_600_000;
+
+/** The journal as its owner holds it. */
+export interface ClosableJournal extends Journal {
+  /** Drains it; what is appended after the call is refused. */
+  close(): Promise<void>;
+}
+
+export interface JournalParts {
+  readonly database: Database;
+  readonly keeper: LogHeadKeeper;
+  /** From the keeper's status. */
+  readonly head: KeeperHead;
+  readonly now: () => Date;
+}
+
+/**
+ * Opens the log: AUDIT-LOG 9.3. What a crash left in the database and not in the keeper's head is signed now. In an
+ * empty log the caller's first entry is log.started.
+ *
+ * @throws CountersignError `rolled-back` if the database is behind the keeper's head, is another log, or contradicts
+ *   itself; `head-missing` if there is a log but no head.
+ */
+export async function openJournal({
+  database,
+  keeper,
+  head,
+  now,
+}: JournalParts): Promise<ClosableJournal> {
+  const { writer } = database;
+  const tree = await checkLog(writer, head);
+  const checkpoint = await catchUp(writer, keeper, tree, head === "missing" ? 0 : head.size);
+  await prepareBatches(writer);
+  return startJournal({ writer, keeper, tree, checkpoint, now });
+}
+
+interface Checkpoint {
+  readonly size: number;
+  readonly note: string;
+}
+
+/** Signs what the log has beyond the head. */
+async function catchUp(
+  connection: Connection,
+  keeper: LogHeadKeeper,
+  tree: TileTree,
+  from: number,
+): Promise<Checkpoint | undefined> {
+  let checkpoint: Checkpoint | undefined;
+  for (let first = from; first < tree.size; first += CATCH_UP_ENTRIES) {
+    const rows = await connection.all<{ leaf: Uint8Array }>(
+      "SELECT leaf FROM audit_entry WHERE idx >= ? ORDER BY idx LIMIT ?",
+      [first, CATCH_UP_ENTRIES],
+    );
+    const signed = await keeper.append(
+      first,
+      rows.map(({ leaf }) => leafHash(leaf)),
+    );
+    if (signed.size === tree.size && !equal(signed.root, tree.root())) throw otherHead(signed.size);
+    checkpoint = signed;
+  }
+  return checkpoint;
+}
+
+interface Waiting {
+  readonly item: JournalItem;
+  readonly resolve: (index: number) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+function startJournal(parts: {
+  writer: Connection;
+  keeper: LogHeadKeeper;
+  tree: TileTree;
+  checkpoint: Checkpoint | undefined;
+  now: () => Date;
+}): ClosableJournal {
+  const { writer, keeper, tree, now } = parts;
+  let { checkpoint } = parts; // signed and not yet stored
+  let committed = tree.size;
+  let queue: Waiting[] = [];
+  let writing = false;
+  let signing = 0;
+  let doubtful = false; // whether a failed commit may have come through after all
+  let stopped: CountersignError | undefined;
+  let closed = false;
+  let timer: NodeJS.Timeout | undefined;
+  let idle: (() => void)[] = [];
+  let fail!: (error: Error) => void;
+  const failed = new Promise<Error>((resolve) => (fail = resolve));
+
+  async function write(withCheckpoint: boolean): Promise<void> {
+    writing = true;
+    clearTimeout(timer);
+    if (withCheckpoint && queue.length === 0) await commit([]);
+    while (queue.length > 0) {
+      // What this turn of the event loop still brings travels along.
+      await setImmediate();
+      await commit(takeBatch());
+    }
+    writing = false;
+    rest();
+  }
+
+  function takeBatch(): Waiting[] {
+    let octets = 0;
+    let count = 0;
+    while (count < queue.length && count < MAX_BATCH_ITEMS) {
+      octets += sizeOf(queue[count]!.item);
+      if (count > 0 && octets > MAX_BATCH_OCTETS) break;
+      count++;
+    }
+    const batch = queue.slice(0, count);
+    queue = queue.slice(count);
+    return batch;
+  }
+
+  async function commit(batch: readonly Waiting[]): Promise<void> {
+    if (stopped !== undefined) return rejectAll(batch, stopped);
+    const before = tree.snapshot();
+    const first = tree.size;
+    const hashes = batch.map(({ item }) => leafHash(item.leaf));
+    const carried = checkpoint;
+    try {
+      if (doubtful) await compareSize(first);
+      // 1. Entries, rows and tiles are on disk. A crash before leaves nothing, a crash after leaves entries that
+      //    the keeper has not signed; the next start has them signed.
+      await insertBatch(writer, {
+        first,
+        items: batch.map(({ item }) => item),
+        tiles: tree.append(hashes),
+        checkpoint: carried,
+        idempotencyFrom: new Date(now().getTime() - IDEMPOTENCY_MILLISECONDS),
+      });
+    } catch (error) {
+      tree.restore(before);
+      doubtful = true;
+      if (stopped === undefined && isOfAnItem(error) && batch.length > 1) {
+        // One item contradicts what is stored, or is no row at all. The others must not suffer from it.
+        const half = batch.length >> 1;
+        await commit(batch.slice(0, half));
+        return commit(batch.slice(half));
+      }
+      for (const { item, reject } of batch) reject(stopped ?? unwritten(item, error));
+      return;
+    }
+    committed = tree.size;
+    if (checkpoint === carried) checkpoint = undefined;
+    if (stopped !== undefined) return rejectAll(batch, stopped);
+    // 2. The keeper hears of it before anybody who waits does, so that their requests to sign come after it.
+    if (hashes.length > 0) void sign(first, hashes);
+    batch.forEach(({ resolve }, offset) => resolve(first + offset));
+  }
+
+  /** After a failed commit: whether the log still ends where this journal thinks it does. */
+  async function compareSize(expected: number): Promise<void> {
+    const [row] = await writer.all<{ size: number }>(
+      "SELECT coalesce(max(idx), -1) + 1 AS size FROM audit_entry",
+    );
+    doubtful = false;
+    if (row!.size !== expected) {
+      stop(new Error(`a commit that failed left ${row!.size} entries instead of ${expected}`));
+      throw stopped;
+    }
+  }
+
+  async function sign(first: number, hashes: readonly Uint8Array[]): Promise<void> {
+    const { size } = tree;
+    const root = tree.root();
+    signing++;
+    try {
+      const head = await keeper.append(first, hashes);
+      if (head.size !== size || !equal(head.root, root)) throw otherHead(size);
+      if (checkpoint === undefined || checkpoint.size < size) {
+        checkpoint = { size, note: head.note };
+      }
+    } catch (error) {
+      stop(error);
+    }
+    signing--;
+    rest();
+  }
+
+  /** When nothing else is to do, the last checkpoint is stored by a commit of its own. */
+  function rest(): void {
+    if (writing || signing > 0) return;
+    if (checkpoint !== undefined && stopped === undefined) {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        if (!writing && checkpoint !== undefined) void write(true);
+      }, CHECKPOINT_MILLISECONDS).unref();
+    }
+    const waiting = idle;
+    idle = [];
+    for (const resolve of waiting) resolve();
+  }
+
+  function stop(cause: unknown): void {
+    if (stopped !== undefined) return;
+    stopped = new CountersignError("log-unavailable", "the log has stopped", { cause });
+    rejectAll(queue, stopped);
+    queue = [];
+    fail(cause instanceof Error ? cause : new Error(String(cause)));
+  }
+
+  async function settled(): Promise<void> {
+    while (writing || signing > 0) await new Promise<void>((resolve) => idle.push(resolve));
+  }
+
+  async function drain(): Promise<void> {
+    await settled();
+    if (checkpoint !== undefined && stopped === undefined) {
+      void write(true);
+      await settled();
+    }
+    clearTimeout(timer);
+  }
+
+  return {
+    append(item) {
+      return new Promise((resolve, reject) => {
+        if (stopped !== undefined) throw stopped;
+        if (closed) throw new CountersignError("log-unavailable", "the log is closed");
+        checkItem(item);
+        queue.push({ item, resolve, reject });
+        if (!writing) void write(false);
+      });
+    },
+    get size() {
+      return committed;
+    },
+    drain,
+    close() {
+      closed = true;
+      return drain();
+    },
+    failed,
+  };
+}
+
+function rejectAll(batch: readonly Waiting[], error: CountersignError): void {
+  for (const { reject } of batch) reject(error);
+}
+
+/** What the database would take and change. */
+function checkItem(item: JournalItem): void {
+  if (item.leaf.length > MAX_ENTRY_LENGTH) {
+    throw new RangeError(
+      `an entry has at most ${MAX_ENTRY_LENGTH} octets, got ${item.leaf.length}`,
+    );
+  }
+  if (item.kind === "crl-intent") {
+    const { number } = item.row;
+    if (number < 0n || number >= 1n << 63n)
+      throw new RangeError(`CRL number ${number} is too large`);
+  }
+}
+
+function sizeOf(item: JournalItem): number {
+  switch (item.kind) {
+    case "certificate-done":
+      return item.leaf.length + item.certificate.length;
+    case "crl-done":
+      return item.leaf.length + item.crl.length;
+    case "certificate-intent":
+      return item.leaf.length + (item.row.csr?.length ?? 0);
+    case "entry":
+    case "certificate-abandoned":
+    case "revocation":
+    case "crl-intent":
+    case "crl-abandoned":
+    case "requester":
+      return item.leaf.length;
+  }
+}
+
+/** Whether it is an item's fault and not the disk's. */
+function isOfAnItem(error: unknown): boolean {
+  const code = sqliteCode(error);
+  return code === undefined || code === "SQLITE_CONSTRAINT";
+}
+
+function unwritten(item: JournalItem, cause: unknown): CountersignError {
+  if (!isOfAnItem(cause)) {
+    return new CountersignError("log-unavailable", "the log cannot be written", { cause });
+  }
+  return item.kind === "revocation"
+    ? new CountersignError("revocation-conflict", "the certificate is already revoked", { cause })
+    : new CountersignError("log-unavailable", "the record contradicts what is stored", { cause });
+}
+
+function otherHead(size: number): Error {
+  return new Error(`the keeper's head of ${size} entries is not that of this log`);
+}

@@ -1,0 +1,181 @@
+/** `npm run bench`: the real service over https, in ratios to `openssl speed` of the same run. */
+
+import { execFileSync } from "node:child_process";
+import { createHash, generateKeyPairSync, randomBytes, sign } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { cpus } from "node:os";
+import { parseCertificate } from "../../src/x509/certificate.ts";
+import { buildTbsCertList } from "../../src/x509/certificate-list.ts";
+import { lintIssuer } from "../../src/x509/lint/certificate.ts";
+import { lintTbsCertList } from "../../src/x509/lint/certificate-list.ts";
+import { decodePem } from "../../src/x509/pem.ts";
+import { makeCsr } from "../support/csr.ts";
+import { removeHome, startTestService, type RunningService } from "../support/service.ts";
+import { Connection } from "./http-client.ts";
+
+const RUNS = 3;
+const SECONDS = Number(process.env["BENCH_SECONDS"] ?? 5);
+const CONCURRENCIES = [1, 8, 32];
+
+interface Figures {
+  perSecond: number;
+  p50: number;
+  p99: number;
+  /** Milliseconds of processor time for each certificate, by process. */
+  cpu: Record<"service" | "keeper" | "signer" | "load generator", number>;
+}
+
+/** Signs a second of one core, by OpenSSL itself. */
+function opensslSpeed(): number {
+  const text = execFileSync("openssl", ["speed", "-seconds", "2", "ecdsap256"], {
+    stdio: ["ignore", "pipe", "ignore"],
+  }).toString();
+  const found = /nistp256\)\s+\S+s\s+\S+s\s+([\d.]+)/.exec(text);
+  if (found === null) throw new Error(`openssl speed printed something else: ${text}`);
+  return Number(found[1]);
+}
+
+/** User and system time of a process, in milliseconds, threads included. */
+function cpuOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
+
+function requestFor(apiKey: string): Buffer {
+  const csr = makeCsr({ dns: [`${randomBytes(6).toString("hex")}.example.test`] });
+  return Buffer.concat([
+    Buffer.from(
+      "POST /v1/issuers/issuing/certificates?profile=server HTTP/1.1\r\nHost: localhost\r\n" +
+        `Authorization: Bearer ${apiKey}\r\nContent-Type: application/pkcs10\r\nAccept: application/json\r\n` +
+        `Content-Length: ${csr.length}\r\n\r\n`,
+    ),
+    csr,
+  ]);
+}
+
+async function measure(service: RunningService, concurrency: number): Promise<Figures> {
+  const ca = readFileSync(service.files.tlsCertificate);
+  const { apiKey } = service;
+  const connections = await Promise.all(
+    Array.from({ length: concurrency }, () => Connection.open(service.apiPort, ca)),
+  );
+  // Distinct requests, made before the clock runs; more than can be used up.
+  const requests = Array.from({ length: SECONDS * (concurrency === 1 ? 700 : 4_000) }, () =>
+    requestFor(apiKey),
+  );
+  const { service: servicePid, keeper, signers } = service.processes();
+  const cpu = () => ({
+    service: cpuOf(servicePid),
+    keeper: cpuOf(keeper),
+    signer: signers.reduce((sum, pid) => sum + cpuOf(pid), 0),
+    "load generator": process.cpuUsage().user / 1000 + process.cpuUsage().system / 1000,
+  });
+  const before = cpu();
+  const start = performance.now();
+  const end = start + SECONDS * 1000;
+  const latencies: number[] = [];
+  await Promise.all(
+    connections.map(async (connection) => {
+      while (performance.now() < end) {
+        const request = requests.pop();
+        if (request === undefined) throw new Error("the bench has run out of requests");
+        const answer = await connection.send(request);
+        if (answer.status !== 201) throw new Error(`a request was answered ${answer.status}`);
+        latencies.push(answer.milliseconds);
+      }
+    }),
+  );
+  const seconds = (performance.now() - start) / 1000;
+  const after = cpu();
+  for (const connection of connections) connection.close();
+  latencies.sort((a, b) => a - b);
+  const each = (name: keyof Figures["cpu"]): number =>
+    (after[name] - before[name]) / latencies.length;
+  return {
+    perSecond: latencies.length / seconds,
+    p50: latencies[Math.floor(latencies.length * 0.5)]!,
+    p99: latencies[Math.floor(latencies.length * 0.99)]!,
+    cpu: {
+      service: each("service"),
+      keeper: each("keeper"),
+      signer: each("signer"),
+      "load generator": each("load generator"),
+    },
+  };
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
+}
+
+/** Milliseconds to build, check and sign a CRL of so many entries, with a software key. */
+function crlMilliseconds(service: RunningService, entries: number): number {
+  const issuer = decodePem(readFileSync(service.files.issuingCertificate, "utf8"), "CERTIFICATE");
+  const chain = [decodePem(readFileSync(service.files.rootCertificate, "utf8"), "CERTIFICATE")];
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const now = new Date(Math.floor(Date.now() / 1000) * 1000);
+  const revoked = Array.from({ length: entries }, (_, index) => {
+    const serialNumber = createHash("sha256").update(`${index}`).digest().subarray(0, 20);
+    serialNumber[0] = (serialNumber[0]! & 0x7f) | 0x40;
+    return { serialNumber, revocationDate: now, reason: "superseded" as const };
+  });
+  const compiled = lintIssuer(issuer, chain);
+  const times = Array.from({ length: 5 }, () => {
+    const start = performance.now();
+    const tbs = buildTbsCertList({
+      issuerCertificate: issuer,
+      thisUpdate: now,
+      nextUpdate: new Date(now.getTime() + 86_400_000),
+      number: 2n,
+      entries: revoked,
+    });
+    const findings = lintTbsCertList(tbs, { issuer: compiled, now });
+    if (findings.some((finding) => finding.level !== "S")) throw new Error(findings[0]!.detail);
+    sign("sha256", tbs, privateKey);
+    return performance.now() - start;
+  });
+  return median(times);
+}
+
+const service = await startTestService();
+try {
+  parseCertificate(decodePem(readFileSync(service.files.issuingCertificate, "utf8"), "CERTIFICATE"));
+  console.log(`Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model}`);
+  await measure(service, 8); // warms up, not counted
+  const speeds = [opensslSpeed()];
+  const rows: string[] = [];
+  for (const concurrency of CONCURRENCIES) {
+    const runs: Figures[] = [];
+    for (let run = 0; run < RUNS; run++) runs.push(await measure(service, concurrency));
+    speeds.push(opensslSpeed());
+    const of = (pick: (figures: Figures) => number): number => median(runs.map(pick));
+    const perSecond = of((run) => run.perSecond);
+    const [service_, keeper, signer, load] = (
+      ["service", "keeper", "signer", "load generator"] as const
+    ).map((name) => of((run) => run.cpu[name]).toFixed(2));
+    rows.push(
+      `| ${concurrency} | ${perSecond.toFixed(0)} | RATIO${perSecond} | ${of((run) => run.p50).toFixed(1)} | ` +
+        `${of((run) => run.p99).toFixed(1)} | ${service_} | ${keeper} | ${signer} | ${load} |`,
+    );
+  }
+  const openssl = median(speeds);
+  console.log(
+    `openssl speed ecdsap256: ${openssl.toFixed(0)} signs/s (median of ${speeds.length})\n`,
+  );
+  console.log(
+    "| concurrency | certificates/s | of openssl's signs/s | p50 ms | p99 ms | CPU ms: service | keeper | signer | load generator |",
+  );
+  console.log("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+  for (const row of rows) {
+    console.log(
+      row.replace(/RATIO([\d.]+)/, (_, perSecond) => `${((100 * perSecond) / openssl).toFixed(2)} %`),
+    );
+  }
+  console.log(
+    `\nCRL of 10,000 entries, built, checked and signed: ${crlMilliseconds(service, 10_000).toFixed(1)} ms`,
+  );
+} finally {
+  await service.stop();
+  removeHome(service.home);
+}

@@ -1,0 +1,106 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join, relative } from "node:path";
+import { expect, test } from "vitest";
+
+const src = new URL("../src", import.meta.url).pathname;
+
+/** What each room may import of ours, beside errors.ts and itself. */
+const arrows: Record<string, readonly string[]> = {
+  x509: [],
+  policy: [],
+  audit: ["policy", "x509"],
+  gate: ["policy", "x509"],
+  custody: ["gate", "audit", "policy", "x509"],
+  issuance: ["custody", "gate", "audit", "policy", "x509"],
+  revocation: ["issuance", "custody", "gate", "audit", "policy", "x509"],
+  ceremony: ["issuance", "revocation", "custody", "gate", "audit", "policy", "x509"],
+  // The store implements what the domain declares.
+  store: ["issuance", "audit", "migrations"],
+  http: ["ceremony", "issuance", "revocation", "custody", "gate", "audit", "policy", "x509"],
+  cli: ["audit", "policy", "x509", "custody"],
+};
+
+/** Who alone may import a package. */
+const owners: Record<string, string> = {
+  typeorm: "store/",
+  sqlite3: "store/database.ts",
+  "graphene-pk11": "custody/token/",
+  pkcs11js: "custody/token/",
+  "shamirs-secret-sharing-ts": "custody/sealed/",
+  koa: "http/",
+  "@koa/router": "http/",
+  "prom-client": "http/",
+  "@peculiar/x509": "x509/peculiar.ts",
+  "reflect-metadata": "x509/peculiar.ts",
+};
+
+interface Import {
+  readonly file: string;
+  readonly target: string;
+  readonly typeOnly: boolean;
+}
+
+function filesBelow(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith(".ts"))
+    .map((entry) => relative(src, join(entry.parentPath, entry.name)));
+}
+
+const imports: Import[] = filesBelow(src).flatMap((file) => {
+  const text = readFileSync(join(src, file), "utf8");
+  const found = text.matchAll(/^(?:import|export)\b([^;]*?)\bfrom\s+"([^"]+)";|^import\s+"([^"]+)";/gm);
+  return [...found].map((match) => ({
+    file,
+    target: match[2] ?? match[3]!,
+    typeOnly: /^\s*type\b/.test(match[1] ?? ""),
+  }));
+});
+
+function roomOf(path: string): string {
+  return path.includes("/") ? path.slice(0, path.indexOf("/")) : "";
+}
+
+test("imports between the rooms go one way", () => {
+  const wrong = imports.filter(({ file, target }) => {
+    const room = roomOf(file);
+    if (room === "" || !target.startsWith(".")) return false;
+    const path = relative(src, join(src, file, "..", target));
+    const goal = path.startsWith("../") ? path.split("/")[1]! : roomOf(path);
+    if (goal === room || path === "errors.ts") return false;
+    return !(arrows[room] ?? []).includes(goal);
+  });
+  expect(wrong).toEqual([]);
+});
+
+test("each room that imports something is drawn in the house", () => {
+  const rooms = new Set(imports.map(({ file }) => roomOf(file)).filter((room) => room !== ""));
+  expect([...rooms].filter((room) => !(room in arrows))).toEqual([]);
+});
+
+test("a dependency of a room stays in that room", () => {
+  const wrong = imports.filter(({ file, target, typeOnly }) => {
+    const owner = owners[target];
+    return owner !== undefined && !typeOnly && !file.startsWith(owner);
+  });
+  expect(wrong).toEqual([]);
+});
+
+test("what the command may be bundled from reaches no native module", () => {
+  const reached = new Set<string>();
+  const visit = (file: string): void => {
+    if (reached.has(file)) return;
+    reached.add(file);
+    for (const { target, typeOnly, file: from } of imports) {
+      if (from !== file || typeOnly || !target.startsWith(".")) continue;
+      visit(relative(src, join(src, file, "..", target)));
+    }
+  };
+  for (const file of filesBelow(join(src, "cli"))) visit(file);
+  const packages = imports
+    .filter(({ file, typeOnly }) => reached.has(file) && !typeOnly)
+    .map(({ target }) => target);
+  expect(reached.size).toBeGreaterThan(1);
+  expect(
+    packages.filter((name) => ["typeorm", "sqlite3", "pkcs11js", "graphene-pk11"].includes(name)),
+  ).toEqual([]);
+});

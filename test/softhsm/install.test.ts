@@ -1,0 +1,99 @@
+import { spawnSync, type SpawnSyncReturns } from "node:child_process";
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+
+let directory: string;
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), "countersign-install-"));
+  chmodSync(directory, 0o755);
+  mkdirSync(join(directory, "softhsm"));
+  mkdirSync(join(directory, "bin"));
+  copyFileSync("softhsm/install.sh", join(directory, "softhsm/install.sh"));
+  for (const name of ["sh", "dirname", "id", "awk", "printf"]) link(name, `/usr/bin/${name}`);
+  link("node", process.execPath);
+});
+afterEach(() => rmSync(directory, { recursive: true }));
+
+function link(name: string, target: string): void {
+  symlinkSync(target, join(directory, "bin", name));
+}
+
+/** Runs a copy of the script as an ordinary user, who has the linked commands and no others. */
+function runAsUser(...parameters: string[]): SpawnSyncReturns<string> {
+  const nobody = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
+  return spawnSync("/bin/sh", [join(directory, "softhsm/install.sh"), ...parameters], {
+    env: { PATH: join(directory, "bin") },
+    encoding: "utf8",
+    ...nobody,
+  });
+}
+
+test.for([[], ["--test"]])("install.sh %j says nothing when nothing is missing", (parameters) => {
+  const { status, stdout, stderr } = spawnSync("softhsm/install.sh", parameters, {
+    encoding: "utf8",
+  });
+  expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "", stderr: "" });
+});
+
+test("install.sh names the command to an ordinary user, and runs nothing", () => {
+  link("apt-get", "/bin/false");
+  const { status, stdout, stderr } = runAsUser();
+  expect(stdout).toBe("");
+  expect(stderr).toBe(
+    "softhsm/install.sh: please run: sudo apt-get install -y softhsm2 python3 make g++\n",
+  );
+  expect(status).toBe(1);
+});
+
+test("install.sh --test also asks for what the tests use", () => {
+  link("apt-get", "/bin/false");
+  expect(runAsUser("--test").stderr).toMatch(
+    /softhsm2 .*openssl curl age sqlite3 golang-go .*jq xxd/,
+  );
+});
+
+test("install.sh asks for no compiler once the native packages are built", () => {
+  link("apt-get", "/bin/false");
+  for (const file of [
+    "pkcs11js/build/Release/pkcs11.node",
+    "sqlite3/build/Release/node_sqlite3.node",
+  ]) {
+    mkdirSync(join(directory, "node_modules", file, ".."), { recursive: true });
+    writeFileSync(join(directory, "node_modules", file), "");
+  }
+  expect(runAsUser().stderr).toBe(
+    "softhsm/install.sh: please run: sudo apt-get install -y softhsm2\n",
+  );
+});
+
+test("install.sh names the packages where there is no apt-get", () => {
+  const { status, stderr } = runAsUser();
+  expect(stderr).toContain("please install these packages");
+  expect(stderr).toContain("softhsm2 python3 make g++");
+  expect(status).toBe(1);
+});
+
+test.for(["v20.18.3", "v18.20.0"])("install.sh refuses Node %s", (version) => {
+  rmSync(join(directory, "bin/node"));
+  writeFileSync(join(directory, "bin/node"), `#!/bin/sh\necho ${version}\n`, { mode: 0o755 });
+  link("softhsm2-util", "/bin/false");
+  for (const name of ["python3", "make", "c++"]) link(name, "/bin/false");
+  const { status, stderr } = runAsUser();
+  expect(stderr).toContain(`Node 20.19 or newer is needed, found: ${version}`);
+  expect(status).toBe(1);
+});
+
+test("install.sh refuses an unknown option", () => {
+  expect(runAsUser("--tset").status).toBe(2);
+});

@@ -1,0 +1,52 @@
+/**
+ * A process that appends to a log until it is killed: `append-entries.js DATABASE HEAD`. Each line of its output is
+ * an index that was acknowledged, with the serial number of the row if it has one.
+ */
+
+import { readFileSync, renameSync, writeFileSync, writeSync } from "node:fs";
+import { CompactRange } from "../../src/audit/merkle.ts";
+import { openDatabase } from "../../src/store/database.ts";
+import { openJournal } from "../../src/store/journal.ts";
+import { createTestKeeper, done, intent } from "./fixture.ts";
+
+const [file, headFile] = process.argv.slice(2) as [string, string];
+const nodes = readFileSync(headFile, "utf8").split("\n").slice(1);
+const size = Number(readFileSync(headFile, "utf8").split("\n")[0]);
+const range = CompactRange.of(
+  0,
+  size,
+  nodes.filter((node) => node !== "").map((node) => Buffer.from(node, "hex")),
+);
+const keeper = createTestKeeper(range);
+const { append } = keeper;
+// The head file of this keeper is written whole before it answers, as the real one's is.
+keeper.append = (first, hashes) => {
+  const answer = append(first, hashes);
+  const hex = range.nodes.map((node) => Buffer.from(node).toString("hex"));
+  writeFileSync(`${headFile}.new`, [range.end, ...hex].join("\n"));
+  renameSync(`${headFile}.new`, headFile);
+  return answer;
+};
+const database = await openDatabase(file);
+const journal = await openJournal({
+  database,
+  keeper,
+  head: keeper.head(),
+  now: () => new Date(),
+});
+writeSync(1, "open\n");
+
+async function issue(): Promise<void> {
+  const item = intent();
+  if (item.kind !== "certificate-intent") return;
+  const index = await journal.append(item);
+  writeSync(1, `${index} intent ${item.row.serialNumber}\n`);
+  const doneIndex = await journal.append(done(index));
+  writeSync(1, `${doneIndex} done ${item.row.serialNumber}\n`);
+}
+
+await Promise.all(
+  Array.from({ length: 8 }, async () => {
+    for (;;) await issue();
+  }),
+);
