@@ -73,6 +73,8 @@ export function homeFiles(home: string) {
     /** For `curl --config`: the API's certificate and the key, which so stays out of arguments. */
     curl: at("client", "curl.conf"),
     metricsKey: at("client", "metrics.key"),
+    /** Verifier key of the log's checkpoints, for `countersign verify --key`. */
+    logKey: at("client", "log.vkey"),
   };
 }
 
@@ -303,9 +305,10 @@ async function addRequester(home: string, signingKey: string): Promise<void> {
   try {
     const policy = compilePolicy(parsePolicy(readFileSync(config.policy, "utf8"), config.policy));
     const { journal, reads, keeper, status } = ledger;
+    write(files.logKey, `${status.logKey}\n`);
     const operator = status.operators[0]!;
     const register = new RequesterRegister(
-      { policy, journal, reads, keeper, operators: status.operators, now },
+      { policy, journal, reads, keeper, operators: () => status.operators, now },
       [],
     );
     const head = await keeper.status().then((current) => current.head);

@@ -24,10 +24,13 @@ import { createRevocations } from "./revocation/revocations.ts";
 import { CrlSchedule } from "./revocation/crl-schedule.ts";
 
 /** How often the keeper is asked how its keys are. */
-const STATUS_MILLISECONDS = 2_000;
+const STATUS_MILLISECONDS = 1_000;
 
 /** Strangers' attempts are summed up in one record an hour: AUDIT-LOG 9.2. */
 const DENIED_MILLISECONDS = 3_600_000;
+
+/** A request that takes longer to arrive is cut off. */
+const REQUEST_MILLISECONDS = 30_000;
 
 /** How long a stopping service waits for the requests it has. */
 const DRAIN_MILLISECONDS = 10_000;
@@ -90,7 +93,7 @@ async function serve(
   await keeper.requesters(recorded);
   const operators = (): KeeperStatus["operators"] => status.operators;
   const requesters = new RequesterRegister(
-    { policy: compiled, journal, reads, keeper, operators: status.operators, now },
+    { policy: compiled, journal, reads, keeper, operators, now },
     recorded,
   );
   const issuers = new IssuerSet(() => status.keys, compiled, config.public.url);
@@ -119,11 +122,8 @@ async function serve(
   let stopping = false;
   let broken: string | undefined;
   const refresh = async (): Promise<KeeperStatus> => (status = await keeper.status());
-  const readiness = async (): Promise<Readiness> => {
-    // Whoever asks wants to know how it is now; a keeper that is gone has already ended the service.
-    if (broken === undefined && !stopping) await refresh();
-    return readinessOf(status, schedule, broken ?? (stopping ? "stopping" : undefined), compiled);
-  };
+  const readiness = async (): Promise<Readiness> =>
+    readinessOf(status, schedule, broken ?? (stopping ? "stopping" : undefined), compiled);
 
   let denied = 0;
   let deniedSince = now();
@@ -187,10 +187,19 @@ async function serve(
     key: readFileSync(config.api.key),
   });
   const apiServer = createHttpsServer(
-    { ...tls(), requestCert: true, rejectUnauthorized: false, minVersion: "TLSv1.2" },
+    {
+      ...tls(),
+      requestCert: true,
+      rejectUnauthorized: false,
+      minVersion: "TLSv1.2",
+      requestTimeout: REQUEST_MILLISECONDS,
+    },
     api.callback(),
   );
-  const publicServer = createHttpServer(publicSite.callback());
+  const publicServer = createHttpServer(
+    { requestTimeout: REQUEST_MILLISECONDS },
+    publicSite.callback(),
+  );
   const reload = (): void => {
     try {
       apiServer.setSecureContext(tls());

@@ -259,7 +259,7 @@ export class DatabaseCheck {
       }
     }
     for (const [table, count] of this.#later) {
-      this.#notice(table, `${count} rows belong to entries that this checkpoint does not cover`);
+      this.#notice(table, `rows of entries that this checkpoint does not cover: ${count}`);
     }
   }
 

@@ -92,19 +92,11 @@ export function healthRoutes(parts: HttpParts, metrics: Metrics): Route[] {
 }
 
 async function everything(parts: HttpParts): Promise<Record<string, unknown>> {
-  const { log, reads } = parts;
-  const [own, counts, checkpoint] = await Promise.all([
-    parts.status(),
-    reads.counts(),
-    log.checkpoint(),
-  ]);
+  const [own, counts] = await Promise.all([parts.status(), parts.reads.counts()]);
   return {
     ...own,
     issuers: parts.issuers.list().map(issuerJson),
-    operators: parts.operators().map(({ id, keys }) => ({ id, keys })),
     requesters: parts.requesters.list().length,
-    policy: parts.policy.document().digest,
-    log: { origin: log.origin, key: log.logKey, checkpoint: checkpoint ?? null },
     counts,
   };
 }

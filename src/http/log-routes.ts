@@ -96,7 +96,13 @@ export function logRoutes(parts: HttpParts): Route[] {
       const index = row.doneIndex ?? row.index;
       const { note, checkpoint: head } = await newestCheckpoint(log);
       if (index >= head.size) {
-        throw new CountersignError("log-unavailable", "the next checkpoint will cover this record");
+        throw new CountersignError(
+          "log-unavailable",
+          "the next checkpoint will cover this record",
+          {
+            members: { retryAfter: 1 },
+          },
+        );
       }
       const [leaf] = await reads.entries(index, index + 1);
       const path = await inclusionProof(readTile, index, head.size);

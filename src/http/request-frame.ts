@@ -31,13 +31,19 @@ export function requestFrame(parts: FrameParts): Middleware<RequestState> {
     ctx.state.requestId = requestId;
     let code: string | undefined;
     let failure: unknown;
+    const work = next();
     try {
-      await withDeadline(next(), parts.deadlineMilliseconds);
+      await withDeadline(work, parts.deadlineMilliseconds);
     } catch (error) {
       const problem = problemFrom(error, requestId);
       code = problem.code ?? "internal";
       if (problem.code === undefined) failure = error;
       if (problem.code === "unauthenticated") parts.denied();
+      if (problem.code === "deadline-exceeded") {
+        work.catch((late: unknown) => {
+          logger.error({ requestId, error: stackOf(late) }, "failed after its deadline");
+        });
+      }
       ctx.status = problem.status;
       ctx.body = JSON.stringify(problem.body);
       ctx.type = "application/problem+json";

@@ -236,10 +236,13 @@ export function createIssuance(parts: IssuanceParts): Issuance {
   }
 
   return {
-    issue: (command) =>
-      command.idempotencyKey === undefined
+    async issue(command) {
+      // First of all: kept answers are a requester's, and nobody else is ever given one.
+      requireRequester(command.caller);
+      return command.idempotencyKey === undefined
         ? issueAnew(command)
-        : once(command, command.idempotencyKey),
+        : once(command, command.idempotencyKey);
+    },
   };
 }
 
@@ -284,6 +287,12 @@ function prepare(
   const csr = readCertificationRequest(command.csr);
   const names = canonicalNames(requestedNames(csr, profile.kind));
   const publicKey: PublicKeyInfo = csr.publicKey;
+  const spki = spkiDigest(publicKey.spki);
+  if (parts.issuers.caKeys.has(spki)) {
+    throw new CountersignError("key-refused", "this is the key of a CA: make another for a leaf", {
+      members: { rule: "KEY-11" },
+    });
+  }
   verifyCertificationRequest(csr);
   const now = wholeSeconds(parts.now());
   const { notBefore, notAfter } = validity(now, command.profile, profile, command.lifetime, issuer);
@@ -333,7 +342,7 @@ function prepare(
       names,
       notBefore,
       notAfter,
-      spkiSha256: Buffer.from(spkiDigest(publicKey.spki), "hex"),
+      spkiSha256: Buffer.from(spki, "hex"),
       tbsSha256,
       csr: csr.der,
       createdAt: now,

@@ -83,6 +83,8 @@ export class IssuerSet implements Issuers {
   readonly #keys: () => readonly IssuerKey[];
   readonly #publicUrl: string;
   readonly #policy: CompiledPolicy;
+  /** SHA-256 of the SubjectPublicKeyInfo of every CA key here, hex. */
+  readonly caKeys: ReadonlySet<string>;
 
   /**
    * @param keys - The keeper's latest word on the keys; read again for every view.
@@ -92,12 +94,12 @@ export class IssuerSet implements Issuers {
     this.#keys = keys;
     this.#publicUrl = publicUrl;
     this.#policy = policy;
-    const caKeys = new Set(keys().map((key) => key.keyId));
+    this.caKeys = new Set(keys().map((key) => key.keyId));
     this.#issuers = new Map(
       keys().flatMap((key) =>
         key.certificate === undefined
           ? []
-          : [[key.issuer, compileIssuer(key, key.certificate, policy, publicUrl, caKeys)]],
+          : [[key.issuer, compileIssuer(key, key.certificate, policy, publicUrl, this.caKeys)]],
       ),
     );
   }

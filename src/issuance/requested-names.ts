@@ -41,6 +41,13 @@ export function requestedNames(
       );
     }
   }
+  if (names.length === 0) {
+    throw new CountersignError(
+      "lint-refused",
+      "the CSR asks for no name: add a subject alternative name",
+      { members: { rule: kind === "client" ? "CLI-03" : "SRV-03" } },
+    );
+  }
   return names;
 }
 

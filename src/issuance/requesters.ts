@@ -48,7 +48,8 @@ export interface RequesterParts {
   readonly journal: Journal;
   readonly reads: Reads;
   readonly keeper: { requester(statement: Uint8Array, signature: string): Promise<void> };
-  readonly operators: readonly Operator[];
+  /** Read again for every change. */
+  readonly operators: () => readonly Operator[];
   readonly now: () => Date;
 }
 
@@ -118,7 +119,7 @@ export class RequesterRegister implements Requesters {
     }
     const { policy, journal, keeper, operators, now } = this.#parts;
     const parsed = read(statement);
-    const operator = operators.find((candidate) => candidate.id === parsed.operator);
+    const operator = operators().find((candidate) => candidate.id === parsed.operator);
     if (operator === undefined) {
       throw new CountersignError(
         "signature-invalid",

@@ -4,7 +4,7 @@ import { execFile } from "node:child_process";
 import { copyFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { makeCsr } from "../support/csr.ts";
 import { steps, victims } from "../support/crashing-service.ts";
 import {
@@ -13,9 +13,23 @@ import {
   startTestService,
   temporaryHome,
   type RunningService,
+  type StartOptions,
 } from "../support/service.ts";
 
 const home = temporaryHome();
+
+/** What a failed test leaves running is ended after it. */
+const running: RunningService[] = [];
+
+async function started(options: StartOptions): Promise<RunningService> {
+  const service = await startTestService(options);
+  running.push(service);
+  return service;
+}
+
+afterEach(async () => {
+  for (const service of running.splice(0)) await service.stop();
+});
 
 beforeAll(async () => {
   const service = await startTestService({ home });
@@ -61,9 +75,6 @@ async function recorded(service: RunningService): Promise<{ serialNumber: string
 
 /** The offline verifier over the database file, with the log's own key. */
 async function verifyLog(service: RunningService): Promise<string> {
-  const status = (await service.api("/audit/checkpoint")).body.toString();
-  expect(status).toContain("development/audit");
-  const key = (await service.api("/v1/status", { token: false })).json<{ log: { key: string } }>();
   await service.stop();
   const { stdout } = await promisify(execFile)(process.execPath, [
     join(packageRoot, "dist/src/cli/main.js"),
@@ -71,13 +82,13 @@ async function verifyLog(service: RunningService): Promise<string> {
     "--database",
     service.files.database,
     "--key",
-    key.log.key,
+    readFileSync(service.files.logKey, "utf8").trim(),
   ]);
   return stdout;
 }
 
 async function checkAfterCrash(given: readonly Given[]): Promise<void> {
-  const service = await startTestService({ home });
+  const service = await started({ home });
   const records = await recorded(service);
   const serialNumbers = records.map(({ serialNumber }) => serialNumber);
   expect(new Set(serialNumbers).size).toBe(serialNumbers.length);
@@ -90,7 +101,7 @@ async function checkAfterCrash(given: readonly Given[]): Promise<void> {
 test.for(victims.flatMap((victim) => steps.map((step) => ({ victim, step }))))(
   "ST-49: kill -9 of the $victim $step loses no certificate and repeats no serial number",
   async ({ victim, step }) => {
-    const service = await startTestService({
+    const service = await started({
       home,
       program: {
         module: join(packageRoot, "dist/test/support/crashing-service.js"),
@@ -107,7 +118,7 @@ test("ST-78: kill -9 under load, at any moment: every certificate that was given
   const given: Given[] = [];
   for (const victim of victims) {
     for (let round = 0; round < 2; round++) {
-      const service = await startTestService({ home });
+      const service = await started({ home });
       let running = true;
       const clients = Array.from({ length: 8 }, async () => {
         while (running) {
@@ -129,24 +140,24 @@ test("ST-78: kill -9 under load, at any moment: every certificate that was given
 });
 
 test("a database file that is older than the head file is refused as rolled-back (ST-73)", async () => {
-  const first = await startTestService({ home });
+  const first = await started({ home });
   await first.stop();
   const { database } = first.files;
   copyFileSync(database, `${database}.yesterday`);
-  const second = await startTestService({ home });
+  const second = await started({ home });
   expect(await ask(second)).toBeDefined();
   await second.stop();
   copyFileSync(database, `${database}.today`);
   copyFileSync(`${database}.yesterday`, database);
   await expect(startTestService({ home })).rejects.toThrow("rolled-back");
   copyFileSync(`${database}.today`, database);
-  const third = await startTestService({ home });
+  const third = await started({ home });
   expect(await ask(third)).toBeDefined();
   await third.stop();
 });
 
 test("a second instance on the same home is refused, and the first goes on", async () => {
-  const service = await startTestService({ home });
+  const service = await started({ home });
   await expect(startTestService({ home })).rejects.toThrow("home-in-use");
   expect(await ask(service)).toBeDefined();
   expect(readFileSync(service.files.layout, "utf8")).toContain("development");

@@ -11,7 +11,11 @@ import {
 } from "../support/http-sites.ts";
 
 const { api, domain, close, sites } = await startSites();
-const withoutMetrics = await startSites({ metricsKeySha256: undefined as never });
+const withoutMetrics = await startSites((parts) => {
+  const { metricsKeySha256, ...others } = parts;
+  expect(metricsKeySha256).toBeDefined();
+  return others;
+});
 afterAll(async () => {
   await close();
   await withoutMetrics.close();

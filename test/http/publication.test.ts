@@ -3,7 +3,7 @@ import { encodeEntryBundle } from "../../src/audit/tiles.ts";
 import { apiKey, startSites } from "../support/http-sites.ts";
 
 const { api, site, domain, close } = await startSites();
-const open = await startSites({ publicEntries: true });
+const open = await startSites((parts) => ({ ...parts, publicEntries: true }));
 afterAll(async () => {
   await close();
   await open.close();

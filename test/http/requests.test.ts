@@ -2,7 +2,7 @@ import { afterAll, afterEach, expect, test } from "vitest";
 import { apiKey, startSites, type Asked } from "../support/http-sites.ts";
 
 const { api, site, domain, close } = await startSites();
-const brief = await startSites({ deadlineMilliseconds: 20 });
+const brief = await startSites((parts) => ({ ...parts, deadlineMilliseconds: 20 }));
 afterAll(async () => {
   await close();
   await brief.close();
@@ -191,16 +191,18 @@ test("not-acceptable is said before anything is signed", async () => {
   expect(domain.commands).toEqual([]);
 });
 
-test("deadline-exceeded: the client is told to come again with its key", async () => {
-  let finish = (): void => undefined;
-  brief.domain.wait = new Promise((resolve) => {
-    finish = resolve;
+test("deadline-exceeded: the client is told to come again, and a late failure is logged", async () => {
+  let fail: (error: Error) => void;
+  brief.domain.wait = new Promise((_, reject) => {
+    fail = reject;
   });
   const answer = await brief.api(path, { token: apiKey, body: good });
-  finish();
   expect(answer.status).toBe(503);
   expect(answer.headers["retry-after"]).toBe("5");
   expect(answer.json["code"]).toBe("deadline-exceeded");
+  fail!(new Error("too late"));
+  await brief.api("/healthz");
+  expect(brief.logged()).toContain("failed after its deadline");
 });
 
 test.for(["cross-site", "same-site"])(

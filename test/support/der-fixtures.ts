@@ -486,7 +486,10 @@ export function tbsCertList(parts: CrlParts): Uint8Array {
     parts.issuer,
     parts.thisUpdate,
     parts.nextUpdate,
-    parts.entryField ?? (parts.entries.length === 0 ? noBytes : sequence(...parts.entries)),
+    parts.entryField ??
+      (parts.entries.length === 0
+        ? noBytes
+        : sequence(Uint8Array.from(Buffer.concat(parts.entries)))),
     parts.extensionField ?? (listed.length === 0 ? noBytes : element(0xa0, sequence(...listed))),
     parts.trailing,
   );

@@ -136,7 +136,10 @@ export interface MemoryDomain {
 
 const tls = makePair("countersign.test");
 
-export async function startSites(change: Partial<HttpParts> = {}): Promise<TestSites> {
+/** @param change - In place of the parts in memory. */
+export async function startSites(
+  change: (parts: HttpParts) => HttpParts = (parts) => parts,
+): Promise<TestSites> {
   const lines: string[] = [];
   const sink = new Writable({
     write(chunk, _encoding, done) {
@@ -145,7 +148,7 @@ export async function startSites(change: Partial<HttpParts> = {}): Promise<TestS
     },
   });
   const domain = memoryDomain();
-  const sites = createApi({ ...memoryParts(domain), logger: pino(sink), ...change });
+  const sites = createApi(change({ ...memoryParts(domain), logger: pino(sink) }));
   const apiServer = https.createServer(
     { key: tls.key, cert: tls.certificate, requestCert: true, rejectUnauthorized: false },
     // Koa answers its own failures.

@@ -77,7 +77,7 @@ export function signedObject(serialNumber: string): { der: Uint8Array; tbs: Uint
 
 /** The 20 octets of the n-th serial number of these tests. */
 export function serialNumberOf(n: number): string {
-  return n.toString(16).padStart(40, "4");
+  return `40${n.toString(16).padStart(38, "0")}`;
 }
 
 /** `log.started`, then an intent and its result by turns, until there are `size` records. */

@@ -58,7 +58,7 @@ test.for([
 test.for([
   { name: "cut off in the header", hex: "30" },
   { name: "cut off in the length", hex: "3082ff" },
-  { name: "cut off in the content", hex: "300100".slice(0, 4) },
+  { name: "cut off in the content", hex: "3001" },
   { name: "an indefinite length", hex: "30800000" },
   { name: "a long form for a short length", hex: "30810100" },
   { name: "a length with a leading zero", hex: `308200ff${"00".repeat(255)}` },
@@ -185,7 +185,7 @@ test.for(["1949-12-31T23:59:59Z", "+010000-01-01T00:00:00Z", "-000001-01-01T00:0
 );
 
 test("X.690 §11.6: a SET OF is in ascending order", () => {
-  expect(setOfElements(read("31060201010201 02".replace(" ", "")))).toHaveLength(2);
+  expect(setOfElements(read("3106020101020102"))).toHaveLength(2);
   expect(() => setOfElements(read("3106020102020101"))).toThrow("ascending order");
   expect(setOfElements(read("3100"))).toEqual([]);
 });
