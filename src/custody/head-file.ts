@@ -111,16 +111,15 @@ function writeSlot(range: CompactRange, origin: string): string {
 
 /** What a slot says, if all of it is there: a torn write does not have the root that it names. */
 function readSlot(text: string, origin: string): CompactRange | undefined {
-  const [named, sizeText, rootText, ...nodes] = text.replace(/\n+$/, "").split("\n");
+  const [named, sizeText, ...lines] = text.replace(/\n+$/, "").split("\n");
   const size = Number(sizeText);
   if (named !== origin || String(size) !== sizeText) return undefined;
+  const hashes = lines.map((line) => Buffer.from(line, "base64"));
+  if (hashes.some((hash, index) => hash.toString("base64") !== lines[index])) return undefined;
+  const [root, ...nodes] = hashes;
   try {
-    const range = CompactRange.of(
-      0,
-      size,
-      nodes.map((node) => Buffer.from(node, "base64")),
-    );
-    return equal(range.root(), Buffer.from(rootText ?? "", "base64")) ? range : undefined;
+    const range = CompactRange.of(0, size, nodes);
+    return root !== undefined && equal(range.root(), root) ? range : undefined;
   } catch (error) {
     if (error instanceof RangeError) return undefined;
     throw error;

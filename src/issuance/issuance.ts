@@ -1,7 +1,7 @@
 /** One certificate from request to record: DESIGN "An issuance, as data sees it". */
 
 import { createHash } from "node:crypto";
-import { encodeEntry, type LogEntryOf } from "../audit/entry.ts";
+import { encodeEntry, entryText, type LogEntryOf } from "../audit/entry.ts";
 import { CountersignError } from "../errors.ts";
 import { refusal } from "../gate/gate.ts";
 import { decide, refusalError, type CompiledPolicy } from "../policy/decide.ts";
@@ -229,8 +229,8 @@ export function createIssuance(parts: IssuanceParts): Issuance {
       subject: { issuer: issuer.id, keyId: issuer.keyId },
       data: {
         code: error.code,
-        ...(typeof rule === "string" ? { rule: rule.slice(0, 512) } : {}),
-        ...(typeof name === "string" ? { name: name.slice(0, 512) } : {}),
+        ...(typeof rule === "string" ? { rule: entryText(rule) } : {}),
+        ...(typeof name === "string" ? { name: entryText(name) } : {}),
       },
     });
   }

@@ -72,6 +72,11 @@ export interface CrlParts {
 interface IssuerState {
   readonly issuer: Issuer;
   current: PublishedCrl | undefined;
+  /**
+   * The last that was signed. After a crash between signature and record it is newer than the published one:
+   * nobody gets it, but the next must follow it.
+   */
+  predecessor: PublishedCrl | undefined;
   /** The run that is under way. */
   running: Promise<PublishedCrl> | undefined;
   /** The run after it, which everybody who asks meanwhile shares. */
@@ -97,9 +102,12 @@ export class CrlSchedule implements Crls {
     const schedule = new CrlSchedule(parts);
     for (const issuer of parts.issuers.all()) {
       const latest = await parts.reads.latestCrl(issuer.id);
+      const signed = await parts.keeper.list(issuer.keyId);
+      const current = latest?.crl == null ? undefined : published(latest.crl);
       schedule.#states.set(issuer.id, {
         issuer,
-        current: latest?.crl == null ? undefined : published(latest.crl),
+        current,
+        predecessor: signed === undefined ? current : published(signed),
         running: undefined,
         waiting: undefined,
         timer: undefined,
@@ -197,6 +205,7 @@ export class CrlSchedule implements Crls {
     const run = this.#make(state, actor).then(
       (crl) => {
         state.current = crl;
+        state.predecessor = crl;
         state.trouble = undefined;
         state.running = undefined;
         this.#plan(state);
@@ -217,7 +226,7 @@ export class CrlSchedule implements Crls {
   /** Sets the timer for the next regular CRL; an overdue one is made at once. */
   #plan(state: IssuerState): void {
     const due =
-      state.current === undefined
+      state.current === undefined || state.current.number !== state.predecessor?.number
         ? 0
         : state.current.thisUpdate.getTime() + CRL_INTERVAL_SECONDS * 1000;
     this.#later(state, Math.max(0, due - this.#parts.now().getTime()));
@@ -235,7 +244,7 @@ export class CrlSchedule implements Crls {
 
   async #make(state: IssuerState, actor: Actor): Promise<PublishedCrl> {
     const { journal, reads, keeper, now } = this.#parts;
-    const { issuer, current: predecessor } = state;
+    const { issuer, predecessor } = state;
     if (predecessor !== undefined) await this.#afterSecondOf(predecessor.thisUpdate);
     const thisUpdate = wholeSeconds(now());
     const nextUpdate = new Date(

@@ -37,19 +37,27 @@ export interface Database {
   close(): Promise<void>;
 }
 
-/** Opens the database, makes it (mode 0600) if there is none, and brings it up to date. */
+/**
+ * Opens the database, makes it (mode 0600) if there is none, and brings it up to date.
+ *
+ * @throws CountersignError `home-unknown` if a newer version has written it.
+ */
 export async function openDatabase(file: string): Promise<Database> {
   makePrivate(file);
   const open: Connection[] = [];
   try {
     const writer = await connect(file, sqlite3.OPEN_READWRITE, open);
-    await writer.all("PRAGMA journal_mode = WAL");
+    const [mode] = await writer.all<{ journal_mode: string }>("PRAGMA journal_mode = WAL");
+    if (mode?.journal_mode !== "wal") {
+      throw new Error("the database's file system does not support SQLite's WAL mode");
+    }
     await writer.all("PRAGMA synchronous = FULL");
     // 64 MiB of WAL between checkpoints. Serial numbers and digests fall on pages all over their indexes, and the
     // longer the WAL, the more of them a checkpoint writes once for many commits.
     await writer.all("PRAGMA wal_autocheckpoint = 16384");
     await writer.all("PRAGMA journal_size_limit = 134217728");
     await writer.all("PRAGMA cache_size = -16384");
+    await refuseNewer(writer);
     await writer.dataSource.runMigrations();
     const reader = await connect(file, sqlite3.OPEN_READONLY, open);
     const scanner = await connect(file, sqlite3.OPEN_READONLY, open);
@@ -57,6 +65,21 @@ export async function openDatabase(file: string): Promise<Database> {
   } catch (error) {
     await closeAll(open);
     throw error;
+  }
+}
+
+/** TypeORM itself ignores steps that it does not know. */
+async function refuseNewer(writer: Connection): Promise<void> {
+  const tables = await writer.all("SELECT 1 FROM sqlite_master WHERE name = 'migrations'");
+  if (tables.length === 0) return;
+  const known = new Set(migrations.map(({ name }) => name));
+  const applied = await writer.all<{ name: string }>("SELECT name FROM migrations ORDER BY id");
+  const unknown = applied.find(({ name }) => !known.has(name));
+  if (unknown !== undefined) {
+    throw new CountersignError(
+      "home-unknown",
+      `the database was written by a newer version: its step ${unknown.name} is not known here`,
+    );
   }
 }
 

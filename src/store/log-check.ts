@@ -42,7 +42,14 @@ export async function checkLog(connection: Connection, head: KeeperHead): Promis
       { members: { size, headSize: head.size } },
     );
   }
-  const resume = (to: number) => TileTree.resume(to, readTile).catch(damaged);
+  const resume = async (to: number): Promise<TileTree> => {
+    try {
+      return await TileTree.resume(to, readTile);
+    } catch (error) {
+      if (error instanceof RangeError) damaged(error);
+      throw error;
+    }
+  };
   const readTile = async (level: number, n: number): Promise<Uint8Array> => {
     const [row] = await connection.all<{ hashes: Uint8Array }>(
       "SELECT hashes FROM audit_tile WHERE level = ? AND n = ?",
@@ -89,16 +96,17 @@ async function checkEdge(
   size: number,
   readTile: (level: number, n: number) => Promise<Uint8Array>,
 ): Promise<void> {
-  const levels = await connection.all<{ level: number; last: number }>(
-    "SELECT level, max(n) AS last FROM audit_tile GROUP BY level ORDER BY level",
-  );
   let hashes = size;
   let level = 0;
   for (; hashes > 0; level++, hashes = Math.floor(hashes / TILE_WIDTH)) {
     const n = Math.ceil(hashes / TILE_WIDTH) - 1;
     const width = tileWidth(level, n, size);
     const tile = await readTile(level, n);
-    if (levels[level]?.last !== n || tile.length !== width * HASH_LENGTH) {
+    const beyond = await connection.all(
+      "SELECT 1 FROM audit_tile WHERE level = ? AND n > ? LIMIT 1",
+      [level, n],
+    );
+    if (beyond.length > 0 || tile.length !== width * HASH_LENGTH) {
       damaged(new Error(`level ${level} of the tree does not end where the entries do`));
     }
     const want =
@@ -108,7 +116,8 @@ async function checkEdge(
       damaged(new Error(`tile ${n} of level ${level} is not of the entries in the database`));
     }
   }
-  if (levels.length > level) damaged(new Error(`there are tiles of level ${level}`));
+  const above = await connection.all("SELECT 1 FROM audit_tile WHERE level >= ? LIMIT 1", [level]);
+  if (above.length > 0) damaged(new Error(`there are tiles of level ${level}`));
 
   async function fullTile(below: number, n: number, width: number): Promise<Uint8Array> {
     const range = CompactRange.empty();

@@ -55,12 +55,14 @@ export function readExtensions(list: DerElement): Extension[] {
   const reader = DerReader.inside(list);
   if (reader.atEnd) throw new DerError("empty list of extensions", list.start);
   const extensions: Extension[] = [];
+  const seen = new Set<string>(); // a search through the list would be quadratic in what a stranger sends
   while (!reader.atEnd) {
     const start = reader.offset;
     const extension = readExtension(reader);
-    if (extensions.some(({ oid }) => oid === extension.oid)) {
+    if (seen.has(extension.oid)) {
       throw new DerError(`extension ${extension.oid} occurs twice`, start);
     }
+    seen.add(extension.oid);
     extensions.push(extension);
   }
   return extensions;

@@ -373,17 +373,28 @@ export function digestOf(octets: Uint8Array): string {
   return `sha256:${createHash("sha256").update(octets).digest("hex")}`;
 }
 
-/** Children of a process, by Linux's own account. */
-export function childrenOf(pid: number): number[] {
+/** The processes of a kind that a process has started, by Linux's own account. */
+export function pidsOf(kind: "keeper" | "signer", parent: number): number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
-    .filter((candidate) => {
+    .filter((pid) => {
       try {
-        const status = readFileSync(`/proc/${candidate}/stat`, "utf8");
-        return Number(status.slice(status.lastIndexOf(")") + 2).split(" ")[1]) === pid;
+        const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+        const [state, parentPid] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+        const command = readFileSync(`/proc/${pid}/cmdline`, "utf8");
+        return state !== "Z" && Number(parentPid) === parent && command.includes(`${kind}-main.js`);
       } catch {
         return false; // it has ended meanwhile
       }
     });
+}
+
+export function isAlive(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat.slice(stat.lastIndexOf(")") + 2)[0] !== "Z";
+  } catch {
+    return false;
+  }
 }

@@ -7,7 +7,7 @@ import { readFileSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { CompactRange } from "../../src/audit/merkle.ts";
 import { openDatabase } from "../../src/store/database.ts";
 import { openJournal } from "../../src/store/journal.ts";
-import { createTestKeeper, done, intent } from "./fixture.ts";
+import { createTestKeeper, done, intent, type TestKeeper } from "./fixture.ts";
 
 const [file, headFile] = process.argv.slice(2) as [string, string];
 const nodes = readFileSync(headFile, "utf8").split("\n").slice(1);
@@ -17,15 +17,17 @@ const range = CompactRange.of(
   size,
   nodes.filter((node) => node !== "").map((node) => Buffer.from(node, "hex")),
 );
-const keeper = createTestKeeper(range);
-const { append } = keeper;
-// The head file of this keeper is written whole before it answers, as the real one's is.
-keeper.append = (first, hashes) => {
-  const answer = append(first, hashes);
-  const hex = range.nodes.map((node) => Buffer.from(node).toString("hex"));
-  writeFileSync(`${headFile}.new`, [range.end, ...hex].join("\n"));
-  renameSync(`${headFile}.new`, headFile);
-  return answer;
+const memory = createTestKeeper(range);
+const keeper: TestKeeper = {
+  ...memory,
+  // The head file is written whole before the answer, as the real keeper's is.
+  append: (first, hashes) => {
+    const answer = memory.append(first, hashes);
+    const hex = range.nodes.map((node) => Buffer.from(node).toString("hex"));
+    writeFileSync(`${headFile}.new`, [range.end, ...hex].join("\n"));
+    renameSync(`${headFile}.new`, headFile);
+    return answer;
+  },
 };
 const database = await openDatabase(file);
 const journal = await openJournal({

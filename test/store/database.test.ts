@@ -4,7 +4,7 @@ import { chmodSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { lockHome } from "../../src/store/database.ts";
+import { lockHome, openDatabase } from "../../src/store/database.ts";
 import { codeOf, createHome } from "./fixture.ts";
 
 test("the migrations build what the entities describe", async () => {
@@ -19,6 +19,16 @@ test("a database is brought up to date once", async () => {
   await using home = await createHome();
   await home.reopen();
   expect(await home.database.writer.dataSource.showMigrations()).toBe(false);
+});
+
+test("a database of a newer version is left alone", async () => {
+  await using home = await createHome();
+  const { writer } = home.database;
+  await writer.all(
+    "INSERT INTO migrations (timestamp, name) VALUES (9999999999999, 'Later9999999999999')",
+  );
+  await writer.all("PRAGMA wal_checkpoint");
+  expect(await codeOf(openDatabase(home.file))).toBe("home-unknown");
 });
 
 test("a commit is on disk when it is done: WAL and synchronous=FULL", async () => {

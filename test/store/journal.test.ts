@@ -207,6 +207,22 @@ test.for([
   await home.openLog(keeper);
 });
 
+test("a commit that failed and came through all the same ends the journal", async () => {
+  await using home = await createHome();
+  const keeper = createTestKeeper();
+  const journal = await home.openLog(keeper);
+  const { writer } = home.database;
+  await journal.append(entry("a"));
+  await writer.all("PRAGMA query_only = ON");
+  expect(await codeOf(journal.append(entry("b")))).toBe("log-unavailable");
+  await writer.all("PRAGMA query_only = OFF");
+  await writer.all("INSERT INTO audit_entry VALUES (1, ?)", [leaf("b")]);
+  expect(await codeOf(journal.append(entry("c")))).toBe("log-unavailable");
+  expect((await journal.failed).message).toContain("left 2 entries instead of 1");
+  expect(await codeOf(journal.append(entry("d")))).toBe("log-unavailable");
+  expect(keeper.head().size).toBe(1);
+});
+
 test("one item that contradicts what is stored does not fail the others of its batch", async () => {
   await using home = await createHome();
   const keeper = createTestKeeper();

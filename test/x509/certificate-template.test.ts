@@ -189,7 +189,7 @@ test("CRT-21: openssl, Node and @peculiar/x509 read a server certificate as it w
   expect(node.serialNumber.toLowerCase()).toBe(serialNumberHex(leaf.serialNumber));
   expect(node.verify(new X509Certificate(issuer.certificate).publicKey)).toBe(true);
 
-  const other = new peculiar.X509Certificate(der);
+  const other = new peculiar.X509Certificate(Buffer.from(der));
   expect(other.serialNumber).toBe(serialNumberHex(leaf.serialNumber));
   expect(other.notBefore).toEqual(new Date("2026-11-01T00:00:00Z"));
   expect(other.notAfter).toEqual(new Date("2027-01-30T00:00:00Z"));

@@ -73,7 +73,7 @@ export interface CrlLintContext {
   readonly intended?: readonly IntendedRevocation[];
   /** CRL-71: whether a delta CRL is meant. */
   readonly delta?: boolean;
-  /** CRL-72, CRL-73: the complete CRL that a delta builds on, DER; the predecessor by default. */
+  /** CRL-72, CRL-73: the complete CRL that a delta builds on, DER; by default the predecessor if it has its number. */
   readonly base?: Uint8Array;
   /** CRL-74: the complete CRL made together with this delta, or the reverse, DER. */
   readonly companion?: Uint8Array;
@@ -673,8 +673,11 @@ function checkBase(
   findings: Finding[],
 ): void {
   const base = readEarlier(der, context.issuer);
-  // A predecessor that is a delta itself says nothing of the base.
-  if (context.base === undefined && base?.baseNumber !== undefined) return;
+  if (context.base === undefined) {
+    // A predecessor is the base only if it is complete and has the number; if not, the base is unknown here.
+    const isBase = base?.baseNumber === undefined && base?.number !== undefined;
+    if (!isBase || !sameContent(base.number.value, baseNumber)) return;
+  }
   if (base?.number === undefined || base.baseNumber !== undefined) {
     report(findings, "CRL-72", "the base is not a complete CRL of this issuer");
     return;

@@ -13,6 +13,8 @@ import type { CertificateLintContext, Subject } from "./certificate-context.ts";
 import { walkName } from "./distinguished-name.ts";
 import { report, reportBroken } from "./finding.ts";
 import type { Finding } from "./finding.ts";
+import { NameTag } from "./general-names.ts";
+import type { LintIssuer } from "./issuer.ts";
 import { readSubjectKey } from "./keys.ts";
 import { checkClient, checkServer } from "./leaf.ts";
 import { checkConstraints } from "./name-constraints.ts";
@@ -21,7 +23,7 @@ import { checkRequested } from "./requested.ts";
 import { algorithmFor, signatureVerifies } from "./signatures.ts";
 import { KeyUsageBit, Known, oidText, walkSigned, walkTbsCertificate } from "./structure.ts";
 import type { TbsWalk, UnknownExtension } from "./structure.ts";
-import { NO_EXPIRY, checkAnyDer, instant, integerFault, timeTypeFits } from "./value.ts";
+import { NO_EXPIRY, checkAnyDer, instant, integerFault, isAscii, timeTypeFits } from "./value.ts";
 
 export type {
   CertificateKind,
@@ -244,10 +246,8 @@ function checkExtensions({ walk, context, findings }: Subject): void {
     report(findings, "CRT-15", "pathLen without cA TRUE and keyCertSign");
   }
   checkAuthorityKeyIdentifier(walk, context, findings);
-  if ((present & Known.subjectKeyIdentifier) !== 0) {
-    if ((critical & Known.subjectKeyIdentifier) !== 0) {
-      report(findings, "CRT-17", "subjectKeyIdentifier is critical");
-    }
+  if ((critical & Known.subjectKeyIdentifier) !== 0) {
+    report(findings, "CRT-17", "subjectKeyIdentifier is critical");
   }
   if ((present & Known.nameConstraints) !== 0) {
     if (!extensions.cA) report(findings, "NC-01", "nameConstraints in a certificate that is no CA");
@@ -255,7 +255,23 @@ function checkExtensions({ walk, context, findings }: Subject): void {
       report(findings, "NC-02", "nameConstraints is not critical");
     }
   }
+  if ((critical & Known.authorityInfoAccess) !== 0) {
+    report(findings, "CRT-20", "authorityInfoAccess is critical, which RFC 5280 §4.2.2.1 forbids");
+  }
+  if (context.kind === "root" || context.kind === "intermediate") {
+    if ((readable & Known.subjectAltName) !== 0) checkCaNames(extensions.names, findings);
+  }
   for (const unknown of extensions.unknown) checkUnknown(unknown, context, findings);
+}
+
+/** The names of a CA have no rule of their own; those of a leaf are judged by its kind. */
+function checkCaNames(names: readonly DerElement[], findings: Finding[]): void {
+  if (names.length === 0) report(findings, "CRT-19", "subjectAltName is empty");
+  for (const name of names) {
+    if (name.tag === NameTag.email && !isAscii(name)) {
+      report(findings, "CRT-19", "subjectAltName has an rfc822Name with octets above 7f");
+    }
+  }
 }
 
 function checkAuthorityKeyIdentifier(
@@ -338,7 +354,7 @@ function checkAlgorithm({ walk, key, context, findings }: Subject): void {
 }
 
 /** CRT-11, CRT-22, NC-08: what the path above allows. */
-function checkPath({ walk, name, context, findings }: Subject, issuer: LintIssuerOf): void {
+function checkPath({ walk, name, context, findings }: Subject, issuer: LintIssuer): void {
   if (walk.notBeforeTime < issuer.notBefore) {
     report(
       findings,
@@ -372,8 +388,6 @@ function checkPath({ walk, name, context, findings }: Subject, issuer: LintIssue
     }
   }
 }
-
-type LintIssuerOf = NonNullable<CertificateLintContext["issuer"]>;
 
 /** CRT-17, CRT-18, KEY-11, ICA-13: what hangs on the identity of the key. */
 function checkKeyUses({ walk, key, context, findings }: Subject): void {

@@ -152,9 +152,17 @@ function readPathCertificate(der: Uint8Array, index: number, faults: string[]): 
   return {
     walk,
     keyType: key.type,
-    key: createPublicKey({ key: Buffer.from(spki), format: "der", type: "spki" }),
+    key: keyObjectOf(spki, index),
     selfIssued: sameOctets(encodingOf(walk.issuer), encodingOf(walk.subject)),
   };
+}
+
+function keyObjectOf(spki: Uint8Array, index: number): KeyObject {
+  try {
+    return createPublicKey({ key: Buffer.from(spki), format: "der", type: "spki" });
+  } catch {
+    throw new DerError(`the key of ${placeOf(index)} is none that OpenSSL takes`, 0);
+  }
 }
 
 function verifiesUnder(der: Uint8Array, above: PathCertificate): boolean {

@@ -47,7 +47,10 @@ function checkServerName(name: DerElement, findings: Finding[]): void {
   }
 }
 
-/** Letters, digits, `-`, `_`, `*` and dots between labels; whether `_` is wanted is the policy's to say (SRV-04 is B). */
+/**
+ * Letters, digits, `-` and `_` in labels, with `*` as the whole left-most one at most. Whether `_` or a wildcard is
+ * wanted is the policy's to say (SRV-04 is B).
+ */
 function isHostLike(name: DerElement): boolean {
   const { bytes, contentStart, end } = name;
   let labelLength = 0;
@@ -64,7 +67,7 @@ function isHostLike(name: DerElement): boolean {
       !(octet >= 0x30 && octet <= 0x39) &&
       octet !== 0x2d &&
       octet !== 0x5f &&
-      octet !== 0x2a
+      !(octet === 0x2a && i === contentStart && bytes[i + 1] === 0x2e && i + 2 < end)
     ) {
       return false;
     }

@@ -75,7 +75,7 @@ function readSubtree(base: DerElement, findings: Finding[]): Subtree {
           `dNSName constraint ${quoted(text)} has a leading dot, a \`*\` or capitals`,
         );
       }
-      text = text.toLowerCase();
+      text = text.toLowerCase().replace(/\.$/, "");
       break;
     case NameTag.email:
     case NameTag.uri:
@@ -217,8 +217,16 @@ function checkName(
     case NameTag.ip: {
       const { bytes, contentStart, end } = name as DerElement;
       const octets = bytes.subarray(contentStart, end);
-      const within = (subtree: Subtree) => addressWithin(octets, subtree.octets);
-      judge(constraints, tag, shownAs, within, within, findings);
+      judge(
+        constraints,
+        tag,
+        shownAs,
+        (subtree) => addressWithin(octets, subtree.octets),
+        // A range of impossible length excludes whatever its author had in mind.
+        ({ octets: range }) =>
+          addressWithin(octets, range) || (range.length !== 8 && range.length !== 32),
+        findings,
+      );
       break;
     }
     case NameTag.email: {
