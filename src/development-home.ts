@@ -38,11 +38,11 @@ import { SERIAL_NUMBER_OCTETS, serialNumberFrom } from "./x509/serial-number.ts"
 /** A newer home is never converted silently, and a service never opens one it does not know. */
 export const HOME_LAYOUT = 1;
 
-const YEAR_MILLISECONDS = 365 * 86_400_000;
+const DAY_MILLISECONDS = 86_400_000;
 
 /** DESIGN, "Defaults". */
-const ROOT_YEARS = 20;
-const ISSUER_YEARS = 5;
+export const ROOT_DAYS = 20 * 365;
+export const ISSUER_DAYS = 5 * 365;
 
 export interface DevelopmentOptions {
   readonly apiPort: number;
@@ -196,7 +196,7 @@ export async function makeDevelopmentHome(
   const rootTbs = buildRootTbsCertificate({
     serialNumber: serialNumberFrom(randomBytes(SERIAL_NUMBER_OCTETS)),
     notBefore: start,
-    notAfter: new Date(start.getTime() + ROOT_YEARS * YEAR_MILLISECONDS - 1000),
+    notAfter: new Date(start.getTime() + ROOT_DAYS * DAY_MILLISECONDS - 1000),
     subject: encodeName([{ type: "CN", value: "Countersign development root" }]),
     publicKey: rootKey,
   });
@@ -220,7 +220,7 @@ export async function makeDevelopmentHome(
     {
       serialNumber: serialNumberFrom(randomBytes(SERIAL_NUMBER_OCTETS)),
       notBefore: start,
-      notAfter: new Date(start.getTime() + ISSUER_YEARS * YEAR_MILLISECONDS - 1000),
+      notAfter: new Date(start.getTime() + ISSUER_DAYS * DAY_MILLISECONDS - 1000),
       subject: encodeName([{ type: "CN", value: "Countersign development issuing CA" }]),
       publicKey: parsePublicKey(issuing.publicKey),
       names: [],
@@ -357,7 +357,7 @@ async function makeTlsCertificate(certificateFile: string, keyFile: string): Pro
   const certificate = await peculiar.X509CertificateGenerator.createSelfSigned({
     name: "CN=Countersign development API",
     notBefore,
-    notAfter: new Date(notBefore.getTime() + 2 * YEAR_MILLISECONDS),
+    notAfter: new Date(notBefore.getTime() + 2 * 365 * DAY_MILLISECONDS),
     signingAlgorithm: algorithm,
     keys,
     extensions: [
@@ -401,7 +401,7 @@ function sha256(bytes: Uint8Array | string): string {
   return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 }
 
-const developmentPolicy = `# Who may have which names. A change of issuers or profiles changes the policy's digest, which the
+export const developmentPolicy = `# Who may have which names. A change of issuers or profiles changes the policy's digest, which the
 # grants in keeper/keeper.yaml name: the keys are held until they are granted again.
 version: 1
 issuers:

@@ -89,6 +89,19 @@ async function serve(
   const policyDigest = digestOfPolicy(policy);
 
   await abandonOpenIntents(ledger, now);
+  if ((await reads.policyDigest()) !== policyDigest) {
+    await journal.append({
+      kind: "policy",
+      leaf: encodeEntry({
+        type: "policy.changed",
+        at: now(),
+        actor: { kind: "service", id: status.service },
+        subject: {},
+        data: { policy: policyDigest },
+      }),
+      row: { digest: policyDigest, document: canonicalJson(policyFrame(policy)) },
+    });
+  }
   const recorded = await reads.requesterStatements();
   await keeper.requesters(recorded);
   const operators = (): KeeperStatus["operators"] => status.operators;

@@ -55,6 +55,14 @@ export interface RequesterStatementRow {
   readonly index: number;
 }
 
+export interface PolicyVersionRow {
+  /** As the row says. */
+  readonly digest: string;
+  /** Of the stored document itself. */
+  readonly documentSha256: string;
+  readonly index: number;
+}
+
 /** A database, each table in the order of the log's indexes. */
 export interface DatabaseRows {
   /** The copy of the log in the database. */
@@ -65,6 +73,7 @@ export interface DatabaseRows {
   crls(): AsyncIterable<CrlRow>;
   revocations(): AsyncIterable<RevocationRow>;
   requesterStatements(): AsyncIterable<RequesterStatementRow>;
+  policyVersions(): AsyncIterable<PolicyVersionRow>;
 }
 
 /** Rows in the order of the index of their record, taken as the records come by. */
@@ -124,6 +133,7 @@ export class DatabaseCheck {
   readonly #crls: RowCursor<CrlRow>;
   readonly #revocations: RowCursor<RevocationRow>;
   readonly #statements: RowCursor<RequesterStatementRow>;
+  readonly #policies: RowCursor<PolicyVersionRow>;
   /** Rows of intents whose result has not come by. */
   readonly #open = new Map<number, CertificateRow | CrlRow>();
   readonly #later = new Map<string, number>();
@@ -168,6 +178,12 @@ export class DatabaseCheck {
       "requester_statement",
       (row) => row.index,
       (row) => String(row.sequence),
+    );
+    this.#policies = cursor(
+      database.policyVersions(),
+      "policy_version",
+      (row) => row.index,
+      (row) => row.digest,
     );
   }
 
@@ -228,6 +244,8 @@ export class DatabaseCheck {
       await this.#revoked(index, entry);
     } else if (entry.type === "policy.changed" && entry.data?.sequence !== undefined) {
       await this.#statement(index, entry, entry.data);
+    } else if (entry.type === "policy.changed" && entry.data?.policy !== undefined) {
+      await this.#policy(index, entry.data.policy);
     }
   }
 
@@ -243,6 +261,7 @@ export class DatabaseCheck {
     await this.#crls.finish();
     await this.#revocations.finish();
     await this.#statements.finish();
+    await this.#policies.finish();
     for (const [index, row] of this.#open) {
       const position = signingPosition(row);
       const { doneIndex } = row;
@@ -401,6 +420,15 @@ export class DatabaseCheck {
         `requester_statement ${row.sequence}`,
         `it is not the statement of entry ${index}`,
       );
+    }
+  }
+
+  async #policy(index: number, digest: string): Promise<void> {
+    const row = await this.#policies.at(index);
+    if (row === undefined) {
+      this.#findings.add(`entry ${index}`, "this policy.changed has no row in policy_version");
+    } else if (row.digest !== digest || row.documentSha256 !== digest) {
+      this.#findings.add(`policy_version ${row.digest}`, `it is not the policy of entry ${index}`);
     }
   }
 

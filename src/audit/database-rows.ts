@@ -11,6 +11,7 @@ import type {
   CertificateRow,
   CrlRow,
   DatabaseRows,
+  PolicyVersionRow,
   RequesterStatementRow,
   RevocationRow,
 } from "./database-check.ts";
@@ -151,6 +152,17 @@ function databaseRows(shell: SqliteShell, log: LogSource): DatabaseRows {
       );
       for await (const { statement, ...row } of rows) {
         yield { ...row, sha256: digestOf(Buffer.from(statement, "hex")) };
+      }
+    },
+    async *policyVersions() {
+      const rows = pages<Omit<PolicyVersionRow, "documentSha256"> & { document: string }>(
+        shell,
+        "policy_version",
+        `digest, hex(document) AS document, log_index AS "index"`,
+        ["log_index"],
+      );
+      for await (const { document, ...row } of rows) {
+        yield { ...row, documentSha256: digestOf(Buffer.from(document, "hex")) };
       }
     },
   };

@@ -63,11 +63,7 @@ export interface Frames<Sent extends { readonly type: string }> {
 export function openFrames<
   Received extends { readonly type: string },
   Sent extends { readonly type: string },
->(
-  socket: Duplex,
-  protocol: Protocol<Received>,
-  handlers: FrameHandlers<Received>,
-): Frames<Sent> {
+>(socket: Duplex, protocol: Protocol<Received>, handlers: FrameHandlers<Received>): Frames<Sent> {
   const reader = frameReader(protocol, (message, body) => handlers.onMessage(message, body));
   let ended = false;
 

@@ -357,9 +357,7 @@ async function openClient(socket: Duplex, whenClosed: () => Promise<void>): Prom
       });
     },
     list: (keyId) =>
-      ask({ type: "list", keyId }, [], "list", (_, body) =>
-        body.length === 0 ? undefined : body,
-      ),
+      ask({ type: "list", keyId }, [], "list", (_, body) => (body.length === 0 ? undefined : body)),
     requester(statement, signature) {
       const pieces = [statement, Buffer.from(signature)];
       return done({ type: "requester", statement: statement.length }, pieces);
@@ -371,9 +369,10 @@ async function openClient(socket: Duplex, whenClosed: () => Promise<void>): Prom
         STATEMENTS_LIMIT,
       );
       for (const [index, part] of parts.entries()) {
-        const lengths = part.map(
-          ([statement, signature]): [number, number] => [statement.length, signature.length],
-        );
+        const lengths = part.map(([statement, signature]): [number, number] => [
+          statement.length,
+          signature.length,
+        ]);
         const last = index === parts.length - 1;
         // oxlint-disable-next-line no-await-in-loop -- a refusal ends it
         await done({ type: "requesters", statements: lengths, last }, part.flat());
@@ -449,9 +448,7 @@ function readStatus(body: Uint8Array): KeeperStatus {
   return {
     ...status,
     head:
-      status.head === null
-        ? "missing"
-        : { size: status.head.size, root: octets(status.head.root) },
+      status.head === null ? "missing" : { size: status.head.size, root: octets(status.head.root) },
     keys: status.keys.map(({ detail, certificate, signaturesLeft, list, ...key }) => ({
       ...key,
       publicKey: octets(key.publicKey),
@@ -467,9 +464,7 @@ function readStatus(body: Uint8Array): KeeperStatus {
 /** What a request fails with when the keeper is gone; the service says 503 for both. */
 function failureOf(type: ToKeeper["type"], cause: Error): Error {
   const signing = type === "sign" || type === "sign-list";
-  return new CountersignError(
-    signing ? "key-locked" : "log-unavailable",
-    "the keeper has ended",
-    { cause },
-  );
+  return new CountersignError(signing ? "key-locked" : "log-unavailable", "the keeper has ended", {
+    cause,
+  });
 }

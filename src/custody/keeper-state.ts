@@ -39,10 +39,7 @@ const schema = z.strictObject({
   /** Digests of a digest grant that have been signed, or may have been. */
   digests: z.record(keyId, z.array(sha256Digest)),
   /** Signatures counted under a standing grant: no more than `reserved` within the hour before `at`. */
-  hours: z.record(
-    keyId,
-    z.strictObject({ at: z.iso.datetime(), reserved: z.int().min(0) }),
-  ),
+  hours: z.record(keyId, z.strictObject({ at: z.iso.datetime(), reserved: z.int().min(0) })),
   /** PIN files, by issuer, with which a token refused the PIN. */
   wrongPins: z.record(z.string(), fingerprint),
 });
@@ -138,7 +135,7 @@ function replaceFile(path: string, octets: Uint8Array): void {
   const temporary = `${path}.new`;
   const descriptor = openSync(temporary, "w", 0o600);
   try {
-    for (let at = 0; at < octets.length; ) at += writeSync(descriptor, octets, at);
+    for (let at = 0; at < octets.length;) at += writeSync(descriptor, octets, at);
     fsyncSync(descriptor);
   } finally {
     closeSync(descriptor);

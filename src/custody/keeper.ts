@@ -117,8 +117,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
     setTimeout(resolve, READY_MILLISECONDS).unref();
   });
   const keys: Key[] = config.keys.map((key) => {
-    const publicKey =
-      key.certificate && parseCertificate(key.certificate).tbs.subjectPublicKeyInfo;
+    const publicKey = key.certificate && parseCertificate(key.certificate).tbs.subjectPublicKeyInfo;
     return {
       config: key,
       keyId: publicKey && spkiDigest(publicKey),
@@ -190,8 +189,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
       chain: chain.map(base64),
       caKeys,
       logKey: logSigner.verifierKey.text,
-      head:
-        feed.range.end === 0 ? null : { note: feed.note, nodes: feed.range.nodes.map(base64) },
+      head: feed.range.end === 0 ? null : { note: feed.note, nodes: feed.range.nodes.map(base64) },
       list: (key.keyId && state.lists[key.keyId]) || null,
     };
   }
@@ -282,7 +280,10 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
    *
    * @returns what gives back the digests of requests that were refused.
    */
-  function count(key: Key, tbs: readonly Uint8Array[]): (refused: (index: number) => boolean) => void {
+  function count(
+    key: Key,
+    tbs: readonly Uint8Array[],
+  ): (refused: (index: number) => boolean) => void {
     const keyId = key.keyId!;
     const { grant } = key.config;
     if (isStanding(grant)) {
@@ -315,8 +316,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
     const hour = stateFile.state.hours[keyId];
     const at = now();
     const fresh =
-      hour !== undefined &&
-      Math.abs(at.getTime() - Date.parse(hour.at)) < RESERVATION_MILLISECONDS;
+      hour !== undefined && Math.abs(at.getTime() - Date.parse(hour.at)) < RESERVATION_MILLISECONDS;
     if (fresh && allowance.spent <= hour.reserved) return;
     const step = Math.ceil(limit / RESERVATIONS);
     const reserved = Math.min(limit, allowance.spent + step);
@@ -338,7 +338,8 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
   }
 
   function initialise(): FromKeeper & { type: "head" } {
-    if (head !== undefined) throw new CountersignError("rolled-back", "there is a head file already");
+    if (head !== undefined)
+      throw new CountersignError("rolled-back", "there is a head file already");
     stateFile.change(() => {});
     head = createHeadFile(config.head, config.origin);
     feed.append(head.range, checkpointOf(head.range), new Uint8Array(0));
@@ -404,13 +405,19 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
   function checkSeenHead({ size, root }: { size: number; root: string }): void {
     const { range } = requireHead();
     if (size > range.end || (size === range.end && base64(range.root()) !== root)) {
-      throw new CountersignError("statement-stale", "the statement names a head that the log never had");
+      throw new CountersignError(
+        "statement-stale",
+        "the statement names a head that the log never had",
+      );
     }
   }
 
   function changeRequester(octets: Uint8Array, signature: string): void {
     if (replay !== undefined && stateFile.state.requesters.sequence > 0) {
-      throw new CountersignError("rolled-back", "the statements about requesters so far were not shown");
+      throw new CountersignError(
+        "rolled-back",
+        "the statements about requesters so far were not shown",
+      );
     }
     const next = readRequesterStatement(octets);
     const { sequence, digest } = stateFile.state.requesters;
@@ -428,6 +435,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
     stateFile.change((state) => {
       state.requesters = { sequence: statement.sequence, digest: next.digest };
     });
+    replay = undefined; // there was nothing to show, or it was shown
     statements.push(octets);
     for (const { process } of keys) process?.changeRequesters([octets]);
   }
@@ -555,8 +563,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
       origin: config.origin,
       logKey: logSigner.verifierKey.text,
       identityKey: identity.verifierKey.text,
-      head:
-        head === undefined ? null : { size: head.range.end, root: base64(head.range.root()) },
+      head: head === undefined ? null : { size: head.range.end, root: base64(head.range.root()) },
       operators: config.operators.map((operator) => ({
         id: operator.id,
         keys: [...operator.keys],
@@ -627,11 +634,17 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
       }
       case "requesters": {
         if (replay === undefined) {
-          throw new CountersignError("rolled-back", "the statements about requesters were shown before");
+          throw new CountersignError(
+            "rolled-back",
+            "the statements about requesters were shown before",
+          );
         }
         const cutter = cut(body);
         for (const [statement, signature] of message.statements) {
-          replay.push({ octets: cutter.take(statement).slice(), signature: text(cutter.take(signature)) });
+          replay.push({
+            octets: cutter.take(statement).slice(),
+            signature: text(cutter.take(signature)),
+          });
         }
         cutter.finish();
         if (message.last) {

@@ -91,10 +91,7 @@ export function openLogView(
 }
 
 /** Cuts the hashes of an extension out of a body. @throws RangeError if they cannot be there. */
-export function readExtension(
-  header: Extension,
-  cutter: BodyCutter,
-): LogExtension | undefined {
+export function readExtension(header: Extension, cutter: BodyCutter): LogExtension | undefined {
   if (header === null) return undefined;
   const { from, first, size } = header;
   if (from > first || first > size || size - first > EXTENSION_LEAVES_LIMIT) {

@@ -30,8 +30,7 @@ export function refusalOf(error: unknown): Refusal {
   return {
     code: error.code,
     detail: shortened(error.message),
-    members:
-      members.length > MEMBERS_LIMIT ? {} : (JSON.parse(members) as Refusal["members"]),
+    members: members.length > MEMBERS_LIMIT ? {} : (JSON.parse(members) as Refusal["members"]),
   };
 }
 

@@ -12,7 +12,11 @@ import { compilePolicy } from "../policy/decide.ts";
 import { parsePolicy } from "../policy/document.ts";
 import { addLifetime, parseDuration } from "../policy/lifetime.ts";
 import { parseRequesterStatement } from "../policy/requester.ts";
-import { parseCertificateList, parseTbsCertList, type TbsCertList } from "../x509/certificate-list.ts";
+import {
+  parseCertificateList,
+  parseTbsCertList,
+  type TbsCertList,
+} from "../x509/certificate-list.ts";
 import {
   extensionOf,
   parseCertificate,
@@ -89,7 +93,10 @@ export interface SignedList {
 
 export interface Signer {
   /** Signs what passes, and says of the rest why not: `grant-mismatch`, `grant-exceeded` or a code of the gate. */
-  sign(requests: readonly BatchRequest[], extension: LogExtension | undefined): Promise<SignResult[]>;
+  sign(
+    requests: readonly BatchRequest[],
+    extension: LogExtension | undefined,
+  ): Promise<SignResult[]>;
   /** @throws CountersignError as the refusals of `sign`. */
   signList(request: ListRequest, extension: LogExtension | undefined): Promise<SignedList>;
   /** Applies statements about requesters, canonical JSON that the keeper has verified, in order. */
@@ -134,18 +141,21 @@ export function createSigner(parts: SignerParts): Signer {
   const allowance = isStanding(grant)
     ? hourlyAllowance(grant.signaturesPerHour, parts.alreadySigned, parts.monotonic)
     : undefined;
-  let list = parts.list === undefined
-    ? undefined
-    : { number: BigInt(parts.list.number), crl: parts.list.crl };
+  let list =
+    parts.list === undefined
+      ? undefined
+      : { number: BigInt(parts.list.number), crl: parts.list.crl };
   let listTurn: Promise<unknown> = Promise.resolve();
-  let identity = parts.certificate === undefined
-    ? undefined
-    : identify(parts.certificate, parts.chain);
+  let identity =
+    parts.certificate === undefined ? undefined : identify(parts.certificate, parts.chain);
 
   function identify(certificate: Uint8Array, chain: readonly Uint8Array[]): Identity {
     const issuer = readIssuer(certificate);
     if (!equal(issuer.publicKey.spki, key.publicKey)) {
-      throw new CountersignError("config-invalid", "the certificate is not that of the token's key");
+      throw new CountersignError(
+        "config-invalid",
+        "the certificate is not that of the token's key",
+      );
     }
     const { issuer: id, caKeys } = parts;
     return { issuer, gate: compileGate({ issuer: id, certificate, chain, policy, caKeys }) };
@@ -171,7 +181,8 @@ export function createSigner(parts: SignerParts): Signer {
   }
 
   function requireIdentity(): Identity {
-    if (identity === undefined) throw mismatch("a key without a certificate, which signs its own first");
+    if (identity === undefined)
+      throw mismatch("a key without a certificate, which signs its own first");
     return identity;
   }
 
@@ -181,7 +192,10 @@ export function createSigner(parts: SignerParts): Signer {
     }
   }
 
-  function checkIssuer(issuer: Uint8Array, authorityKeyIdentifier: Uint8Array | undefined): Identity {
+  function checkIssuer(
+    issuer: Uint8Array,
+    authorityKeyIdentifier: Uint8Array | undefined,
+  ): Identity {
     const ca = requireIdentity();
     if (!equal(issuer, ca.issuer.name)) throw mismatch("an issuer name that is not this CA's");
     if (
@@ -214,7 +228,8 @@ export function createSigner(parts: SignerParts): Signer {
     if (tbs.notAfter > addLifetime(tbs.notBefore, rules.lifetime.maximum)) {
       throw mismatch("a lifetime longer than the profile's");
     }
-    if (equal(tbs.subjectPublicKeyInfo, key.publicKey)) throw mismatch("the CA's own key as subject");
+    if (equal(tbs.subjectPublicKeyInfo, key.publicKey))
+      throw mismatch("the CA's own key as subject");
     refusal(ca.gate.checkCertificate(tbs.der, { profile, requester: intent.actor.id, now: at }));
   }
 
@@ -304,7 +319,9 @@ export function createSigner(parts: SignerParts): Signer {
       throw mismatch("an intent for another CRL number");
     }
     if (list !== undefined && tbs.crlNumber <= list.number) {
-      throw mismatch(`CRL number ${tbs.crlNumber}, which is not above the last one, ${list.number}`);
+      throw mismatch(
+        `CRL number ${tbs.crlNumber}, which is not above the last one, ${list.number}`,
+      );
     }
     if (isStanding(grant)) {
       if (Math.abs(tbs.thisUpdate.getTime() - at.getTime()) > FIVE_MINUTES) {
@@ -353,7 +370,9 @@ export function createSigner(parts: SignerParts): Signer {
     }
     for (const { serialNumber, reason } of predecessor.entries()) {
       if (reason !== "removeFromCRL" && !present.has(serialNumberHex(serialNumber))) {
-        throw mismatch(`a CRL without the entry ${serialNumberHex(serialNumber)} of the one before it`);
+        throw mismatch(
+          `a CRL without the entry ${serialNumberHex(serialNumber)} of the one before it`,
+        );
       }
     }
   }

@@ -26,7 +26,8 @@ const USER_VERIFIED = 0x04;
 /** An armored signature is a few hundred characters; with a long application name still less than this. */
 const SIGNATURE_LIMIT = 8_192;
 
-const armor = /^-----BEGIN SSH SIGNATURE-----\r?\n([A-Za-z0-9+/=\r\n]+)\r?\n-----END SSH SIGNATURE-----\r?\n?$/;
+const armor =
+  /^-----BEGIN SSH SIGNATURE-----\r?\n([A-Za-z0-9+/=\r\n]+)\r?\n-----END SSH SIGNATURE-----\r?\n?$/;
 
 /**
  * Checks one signature of one key.
@@ -84,7 +85,8 @@ interface SshPublicKey {
 function readPublicKey(line: string): SshPublicKey {
   const [type, base64] = line.trim().split(/[ \t]+/);
   const blob = Buffer.from(base64 ?? "", "base64");
-  if (type === undefined || blob.toString("base64") !== base64) refuse("the public key is malformed");
+  if (type === undefined || blob.toString("base64") !== base64)
+    refuse("the public key is malformed");
   const reader = new SshReader(blob);
   if (reader.text() !== type) refuse("the public key is malformed");
   switch (type) {
@@ -111,7 +113,9 @@ function readPublicKey(line: string): SshPublicKey {
       return { blob, check: onSecurityKey(application, type, key, checkP256) };
     }
     default:
-      return refuse("the kind of key is not accepted: use Ed25519, ECDSA P-256 or one of them on a FIDO2 key");
+      return refuse(
+        "the kind of key is not accepted: use Ed25519, ECDSA P-256 or one of them on a FIDO2 key",
+      );
   }
 }
 
@@ -143,7 +147,12 @@ const checkP256: Check = (key, type, signature, signed, more) => {
 };
 
 /** OpenSSH PROTOCOL.u2f: the authenticator signs the digests of application and message with flags and a counter. */
-function onSecurityKey(application: Buffer, type: string, key: KeyObject, check: Check): SshPublicKey["check"] {
+function onSecurityKey(
+  application: Buffer,
+  type: string,
+  key: KeyObject,
+  check: Check,
+): SshPublicKey["check"] {
   return (signature, signed, requireUserVerification) =>
     check(key, type, signature, signed, (rest) => {
       const flags = rest.bytes(1);

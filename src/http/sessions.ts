@@ -11,7 +11,7 @@ export const LOGIN_NAMESPACE = "countersign-login@v1";
 export const SESSION_TOKEN_PREFIX = "css_";
 
 const CHALLENGE_MILLISECONDS = 120_000;
-const SESSION_MILLISECONDS = 15 * 60_000;
+export const SESSION_MILLISECONDS = 15 * 60_000;
 const MINUTE_MILLISECONDS = 60_000;
 
 /** Open at a time; beyond, the oldest of the same operator makes room. */

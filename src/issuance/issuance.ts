@@ -81,7 +81,7 @@ export interface IssuanceParts {
 }
 
 /** How long the answer of an Idempotency-Key is kept. */
-const IDEMPOTENCY_MILLISECONDS = 24 * 3_600_000;
+export const IDEMPOTENCY_MILLISECONDS = 24 * 3_600_000;
 
 export function createIssuance(parts: IssuanceParts): Issuance {
   const inFlight = new Map<string, { body: Buffer; answer: Promise<IssuedAnswer> }>();

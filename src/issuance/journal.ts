@@ -63,6 +63,14 @@ export interface RequesterRow {
   readonly action: "set" | "remove";
 }
 
+/** A frame of the policy that comes into force. */
+export interface PolicyRow {
+  /** SHA-256 of `document`, `sha256:` and 64 hex digits. */
+  readonly digest: string;
+  /** Canonical JSON. */
+  readonly document: string;
+}
+
 /** One record of the log (`leaf`: its bytes, at most 65,535) with the rows that it accounts for. */
 export type JournalItem =
   | { readonly kind: "entry"; readonly leaf: Uint8Array }
@@ -89,7 +97,8 @@ export type JournalItem =
       readonly crl: Uint8Array;
     }
   | { readonly kind: "crl-abandoned"; readonly leaf: Uint8Array; readonly intentIndex: number }
-  | { readonly kind: "requester"; readonly leaf: Uint8Array; readonly row: RequesterRow };
+  | { readonly kind: "requester"; readonly leaf: Uint8Array; readonly row: RequesterRow }
+  | { readonly kind: "policy"; readonly leaf: Uint8Array; readonly row: PolicyRow };
 
 export interface Journal {
   /**

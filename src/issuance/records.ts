@@ -142,6 +142,8 @@ export interface Reads {
   ): Promise<{ bodySha256: Uint8Array; certificate: StoredCertificate } | undefined>;
   /** In their sequence. */
   requesterStatements(): Promise<StoredRequesterStatement[]>;
+  /** Digest of the policy's frame that came into force last. */
+  policyDigest(): Promise<string | undefined>;
   /** Leaf bytes of the entries from `from` up to, not including, `to`; fewer where the log ends. */
   entries(from: number, to: number): Promise<Uint8Array[]>;
   /** The hashes that a tile has by now: 32 to 8,192 octets. */

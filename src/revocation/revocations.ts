@@ -56,7 +56,7 @@ export interface Revocations {
 export const CRL_WITHIN_MILLISECONDS = 60_000;
 
 /** Statements of possession are accepted this long after, and this long before, the time they carry. */
-const POSSESSION_MILLISECONDS = 5 * 60_000;
+export const POSSESSION_MILLISECONDS = 5 * 60_000;
 
 const everybody: readonly CrlReason[] = [
   "unspecified",

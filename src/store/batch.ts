@@ -32,6 +32,7 @@ const columns = [
   "crls",
   "crl_results",
   "requesters",
+  "policies",
   "tiles",
   "checkpoint_size",
   "checkpoint_note",
@@ -106,6 +107,10 @@ const trigger = `
       ${octets(5)}
     FROM json_each(NEW.requesters) e;
 
+    INSERT INTO policy_version (log_index, digest, document)
+    SELECT NEW.first + (e.value ->> 0), e.value ->> 1, e.value ->> 2
+    FROM json_each(NEW.policies) e;
+
     INSERT INTO audit_tile (level, n, hashes)
     SELECT e.value ->> 0, e.value ->> 1, ${octets(2)} FROM json_each(NEW.tiles) e
     WHERE true
@@ -152,6 +157,7 @@ function encodeBatch(batch: Batch): SqlValue[] {
   const crls: unknown[] = [];
   const crlResults: unknown[] = [];
   const requesters: unknown[] = [];
+  const policies: unknown[] = [];
   batch.items.forEach((item, offset) => {
     entries.push(put(item.leaf));
     switch (item.kind) {
@@ -248,6 +254,9 @@ function encodeBatch(batch: Batch): SqlValue[] {
         ]);
         break;
       }
+      case "policy":
+        policies.push([offset, item.row.digest, item.row.document]);
+        break;
     }
   });
   const tiles = batch.tiles.map(({ level, n, hashes }) => [level, n, ...put(hashes)]);
@@ -263,6 +272,7 @@ function encodeBatch(batch: Batch): SqlValue[] {
     JSON.stringify(crls),
     JSON.stringify(crlResults),
     JSON.stringify(requesters),
+    JSON.stringify(policies),
     JSON.stringify(tiles),
     batch.checkpoint?.size ?? null,
     batch.checkpoint?.note ?? null,

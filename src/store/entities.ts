@@ -145,6 +145,16 @@ export const RequesterStatements = new EntitySchema({
   },
 });
 
+export const PolicyVersions = new EntitySchema({
+  name: "PolicyVersion",
+  tableName: "policy_version",
+  columns: {
+    log_index: { ...integer, ...key },
+    digest: text,
+    document: text,
+  },
+});
+
 export const entities = [
   AuditEntries,
   AuditTiles,
@@ -155,4 +165,5 @@ export const entities = [
   Revocations,
   Crls,
   RequesterStatements,
+  PolicyVersions,
 ];

@@ -286,6 +286,8 @@ function sizeOf(item: JournalItem): number {
       return item.leaf.length + item.crl.length;
     case "certificate-intent":
       return item.leaf.length + (item.row.csr?.length ?? 0);
+    case "policy":
+      return item.leaf.length + item.row.document.length;
     case "entry":
     case "certificate-abandoned":
     case "revocation":

@@ -215,6 +215,13 @@ export function createReads(
       return rows.map(({ log_index: logIndex, ...row }) => ({ ...row, logIndex }));
     },
 
+    async policyDigest() {
+      const [row] = await reader.all<{ digest: string }>(
+        "SELECT digest FROM policy_version ORDER BY log_index DESC LIMIT 1",
+      );
+      return row?.digest;
+    },
+
     async entries(from, to) {
       const rows = await reader.all<{ leaf: Uint8Array }>(
         "SELECT leaf FROM audit_entry WHERE idx >= ? AND idx < ? ORDER BY idx",

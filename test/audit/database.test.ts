@@ -6,7 +6,7 @@ import { openAuditDatabase, type AuditDatabase } from "../../src/audit/database-
 import { encodeEntry, type LogEntry } from "../../src/audit/entry.ts";
 import { directoryLogSource, exportLog } from "../../src/audit/log-directory.ts";
 import { verifyLog, type VerifyReport } from "../../src/audit/verify.ts";
-import { makeLogDatabase, runSql } from "../support/log-database.ts";
+import { makeLogDatabase, policyDocument, runSql } from "../support/log-database.ts";
 import { issuanceLeaves, MemoryLog, serialNumberOf, sha256, signedObject } from "../support/log.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "countersign-database-"));
@@ -59,7 +59,7 @@ const others: LogEntry[] = [
     at,
     actor,
     subject: {},
-    data: { policy: sha256(Buffer.from("policy")) },
+    data: { policy: sha256(Buffer.from(policyDocument)) },
   },
   {
     type: "sign.intent",
@@ -220,6 +220,16 @@ test.for([
     want: ["LOG-11 requester_statement 1"],
   },
   {
+    name: "a policy's document changed",
+    sql: `UPDATE policy_version SET document = 'other'`,
+    want: [`LOG-11 policy_version ${sha256(Buffer.from(policyDocument))}`],
+  },
+  {
+    name: "a policy deleted",
+    sql: `DELETE FROM policy_version`,
+    want: ["LOG-11 entry 704"],
+  },
+  {
     name: "a requester's statement deleted",
     sql: `DELETE FROM requester_statement`,
     want: ["LOG-11 entry 703"],
@@ -339,6 +349,11 @@ test("a database that has grown past the log's copy is told apart from one that 
     {
       rule: "LOG-11",
       position: "requester_statement",
+      detail: "rows of entries that this checkpoint does not cover: 1",
+    },
+    {
+      rule: "LOG-11",
+      position: "policy_version",
       detail: "rows of entries that this checkpoint does not cover: 1",
     },
   ]);

@@ -101,11 +101,18 @@ test("a body in one chunk is handed on without a copy", () => {
 
 test("a frame leaves in one write and is read back", () => {
   const sender = end();
-  sender.frames.send({ type: "bytes", id: 1 }, Buffer.from("ab"), Buffer.alloc(0), Buffer.from("c"));
+  sender.frames.send(
+    { type: "bytes", id: 1 },
+    Buffer.from("ab"),
+    Buffer.alloc(0),
+    Buffer.from("c"),
+  );
   expect(sender.written).toHaveLength(1);
   const receiver = end();
   receiver.feed(Buffer.concat(sender.written[0]!));
-  expect(receiver.received).toEqual([{ message: { type: "bytes", id: 1 }, body: Buffer.from("abc") }]);
+  expect(receiver.received).toEqual([
+    { message: { type: "bytes", id: 1 }, body: Buffer.from("abc") },
+  ]);
 });
 
 test("a header over its limit is not sent", () => {
@@ -124,9 +131,18 @@ test.for([
   { name: "no JSON", bytes: frame("note") },
   { name: "a list", bytes: frame("[]") },
   { name: "no header", bytes: frame("") },
-  { name: "bytes that are not UTF-8", bytes: Buffer.concat([Buffer.from("0000000100000000ff", "hex")]) },
-  { name: "a body over the limit of its kind", bytes: frame('{"type":"note","text":""}', Buffer.alloc(1)) },
-  { name: "a body over another limit", bytes: frame('{"type":"bytes","id":1}', Buffer.alloc(1001)) },
+  {
+    name: "bytes that are not UTF-8",
+    bytes: Buffer.concat([Buffer.from("0000000100000000ff", "hex")]),
+  },
+  {
+    name: "a body over the limit of its kind",
+    bytes: frame('{"type":"note","text":""}', Buffer.alloc(1)),
+  },
+  {
+    name: "a body over another limit",
+    bytes: frame('{"type":"bytes","id":1}', Buffer.alloc(1001)),
+  },
 ])("ST-58: $name ends the connection", ({ bytes }) => {
   const receiver = end();
   receiver.feed(bytes);

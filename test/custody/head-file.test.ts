@@ -77,8 +77,14 @@ test("a write that was cut off anywhere leaves the head before it", () => {
 
 test.for([
   { name: "empty", content: "" },
-  { name: "of another log", content: "other.example/audit\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n" },
-  { name: "with another root", content: `${origin}\n1\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n` },
+  {
+    name: "of another log",
+    content: "other.example/audit\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n",
+  },
+  {
+    name: "with another root",
+    content: `${origin}\n1\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n`,
+  },
 ])("a head file that is $name is refused, not replaced", ({ content }) => {
   writeFileSync(path, content);
   expect(() => openHeadFile(path, origin)).toThrow(CountersignError);

@@ -22,10 +22,7 @@ import {
   type MadeToken,
 } from "../../src/custody/token/spawn-make-token.ts";
 import { parsePolicy } from "../../src/policy/document.ts";
-import {
-  buildTbsCertList,
-  type RevokedCertificate,
-} from "../../src/x509/certificate-list.ts";
+import { buildTbsCertList, type RevokedCertificate } from "../../src/x509/certificate-list.ts";
 import { assembleCertificate } from "../../src/x509/certificate.ts";
 import {
   buildTbsCertificate,
@@ -36,17 +33,31 @@ import { encodeName } from "../../src/x509/name.ts";
 import { encodePem } from "../../src/x509/pem.ts";
 import { parsePublicKey, spkiDigest } from "../../src/x509/public-key.ts";
 import { signatureAlgorithmFor } from "../../src/x509/signature-algorithm.ts";
-import { keyPair, newSerialNumber, rootAuthority, spkiOf, type Authority } from "../x509/authority.ts";
+import {
+  keyPair,
+  newSerialNumber,
+  rootAuthority,
+  spkiOf,
+  type Authority,
+} from "../x509/authority.ts";
 
 const DAY = 86_400_000;
 
 export const policyText = `version: 1
 issuers:
   issuing:
-    profiles: [server]
+    profiles: [server, short, ungranted]
     names: { dns: { allow: ["subdomains:example.test"] } }
 profiles:
   server:
+    kind: server
+    lifetime: { default: 30d, maximum: 90d }
+    keyTypes: [P-256]
+  short:
+    kind: server
+    lifetime: { default: 10d, maximum: 10d }
+    keyTypes: [P-256]
+  ungranted:
     kind: server
     lifetime: { default: 30d, maximum: 90d }
     keyTypes: [P-256]
@@ -54,7 +65,7 @@ requesters:
   web:
     credentials: []
     issuers: [issuing]
-    profiles: [server]
+    profiles: [server, short, ungranted]
     names: { dns: { allow: ["subdomains:example.test"] } }
     revoke: own
 `;
@@ -74,7 +85,11 @@ export interface KeeperHome {
   readonly root: Authority;
   /** Of the token's key, DER. */
   readonly certificate: Uint8Array;
+  /** Of the same key and name, for 20 years and any path length: to build what the true one forbids. */
+  readonly looseCertificate: Uint8Array;
   readonly operatorKey: string;
+  /** The configuration as it was at first. */
+  settings(): KeeperSettings;
   /** Writes the configuration, changed; without changes, as it was at first. */
   configure(change?: (config: KeeperSettings) => void): void;
   /** An armored signature by the operator's key. */
@@ -105,7 +120,8 @@ export async function newKeeperHome(key: MadeKeyType = "P-256"): Promise<KeeperH
     environment,
   );
   const root = rootAuthority();
-  const certificate = certify(root, token.publicKey);
+  const certificate = certify(root, token.publicKey, 60, 0);
+  const looseCertificate = certify(root, token.publicKey, 19 * 365, 5);
   writeFileSync(at("issuing.pem"), encodePem("CERTIFICATE", certificate));
   writeFileSync(at("root.pem"), encodePem("CERTIFICATE", root.certificate));
   writeFileSync(at("policy.yaml"), policyText);
@@ -115,34 +131,35 @@ export async function newKeeperHome(key: MadeKeyType = "P-256"): Promise<KeeperH
     writeFileSync(at(`${name}.key`), pem, { mode: 0o600 });
   }
   const operatorKey = makeSshKey(at("alice"));
-  const configure: KeeperHome["configure"] = (change) => {
-    const config: KeeperSettings = {
-      service: "test.example",
-      origin: "test.example/audit",
-      logKey: "log.key",
-      identityKey: "identity.key",
-      head: "head",
-      state: "state.json",
-      policy: "policy.yaml",
-      operators: [{ id: "alice", keys: [operatorKey] }],
-      token: { environment },
-      keys: [
-        {
-          issuer: "issuing",
-          module: modulePath,
-          uri: token.uri,
-          pinFile: "issuing.pin",
-          certificate: "issuing.pem",
-          chain: ["root.pem"],
-          grant: {
-            operations: ["certificate", "crl"],
-            profiles: ["server"],
-            policy: grantedPolicy,
-            signaturesPerHour: 100_000,
-          },
+  const settings = (): KeeperSettings => ({
+    service: "test.example",
+    origin: "test.example/audit",
+    logKey: "log.key",
+    identityKey: "identity.key",
+    head: "head",
+    state: "state.json",
+    policy: "policy.yaml",
+    operators: [{ id: "alice", keys: [operatorKey] }],
+    token: { environment },
+    keys: [
+      {
+        issuer: "issuing",
+        module: modulePath,
+        uri: token.uri,
+        pinFile: "issuing.pin",
+        certificate: "issuing.pem",
+        chain: ["root.pem"],
+        grant: {
+          operations: ["certificate", "crl"],
+          profiles: ["server", "short"],
+          policy: grantedPolicy,
+          signaturesPerHour: 100_000,
         },
-      ],
-    };
+      },
+    ],
+  });
+  const configure: KeeperHome["configure"] = (change) => {
+    const config = settings();
     change?.(config);
     writeFileSync(at("keeper.yaml"), stringify(config));
   };
@@ -158,7 +175,9 @@ export async function newKeeperHome(key: MadeKeyType = "P-256"): Promise<KeeperH
     keyId: spkiDigest(token.publicKey),
     root,
     certificate,
+    looseCertificate,
     operatorKey,
+    settings,
     configure,
     signed: (namespace, statement) => sshSign(at("alice"), namespace, statement),
     start: () => startKeeper({ configFile: at("keeper.yaml") }),
@@ -166,12 +185,12 @@ export async function newKeeperHome(key: MadeKeyType = "P-256"): Promise<KeeperH
   };
 }
 
-function certify(root: Authority, spki: Uint8Array): Uint8Array {
+function certify(root: Authority, spki: Uint8Array, days: number, pathLen: number): Uint8Array {
   const template = certificateTemplate({
     issuerCertificate: root.certificate,
     keyUsage: ["keyCertSign", "cRLSign"],
     extKeyUsage: [],
-    basicConstraints: { cA: true, pathLen: 0 },
+    basicConstraints: { cA: true, pathLen },
     subjectKeyIdentifier: true,
   });
   const now = Math.floor(Date.now() / 1000) * 1000;
@@ -179,7 +198,7 @@ function certify(root: Authority, spki: Uint8Array): Uint8Array {
     buildTbsCertificate(template, {
       serialNumber: newSerialNumber(),
       notBefore: new Date(now - 30 * DAY),
-      notAfter: new Date(now + 60 * DAY), // shorter than the profile's maximum, for ST-46
+      notAfter: new Date(now + days * DAY),
       subject: encodeName([{ type: "CN", value: "Test Issuing" }]),
       publicKey: parsePublicKey(spki),
       names: [],
@@ -236,7 +255,9 @@ export class TestLog {
 }
 
 /** Opens a keeper and a new log in it. */
-export async function startWithLog(home: KeeperHome): Promise<{ keeper: KeeperClient; log: TestLog }> {
+export async function startWithLog(
+  home: KeeperHome,
+): Promise<{ keeper: KeeperClient; log: TestLog }> {
   const keeper = await home.start();
   await keeper.initialise();
   const log = new TestLog();
@@ -267,7 +288,11 @@ export interface IntentChange {
 }
 
 /** The leaf of an intent for these bytes. */
-export function intentFor(home: KeeperHome, tbs: Uint8Array, change: IntentChange = {}): Uint8Array {
+export function intentFor(
+  home: KeeperHome,
+  tbs: Uint8Array,
+  change: IntentChange = {},
+): Uint8Array {
   const operation = change.operation ?? "certificate";
   return encodeEntry({
     type: "sign.intent",
@@ -289,20 +314,26 @@ export function intentFor(home: KeeperHome, tbs: Uint8Array, change: IntentChang
 
 let leafKey: KeyObject | undefined;
 
+/** The subject key of the certificates made here, DER. */
+export function leafPublicKey(): Uint8Array {
+  leafKey ??= keyPair("P-256").publicKey;
+  return spkiOf(leafKey);
+}
+
 /** A certificate that the grant and the policy allow, but for what is changed. */
 export function leafTbs(
   home: KeeperHome,
-  change: Partial<CertificateLeaf> & { readonly days?: number } = {},
+  change: Partial<CertificateLeaf> & { readonly days?: number; readonly ca?: boolean } = {},
 ): Uint8Array {
-  leafKey ??= keyPair("P-256").publicKey;
-  const { days = 30, ...leaf } = change;
+  const { days = 30, ca = false, ...leaf } = change;
   const template = certificateTemplate({
-    issuerCertificate: home.certificate,
-    keyUsage: ["digitalSignature"],
-    extKeyUsage: ["1.3.6.1.5.5.7.3.1"],
+    issuerCertificate: home.looseCertificate,
+    keyUsage: ca ? ["keyCertSign", "cRLSign"] : ["digitalSignature"],
+    extKeyUsage: ca ? [] : ["1.3.6.1.5.5.7.3.1"],
+    ...(ca ? { basicConstraints: { cA: true, pathLen: 0 } as const } : {}),
     crlUrl: "http://pki.example.test/crl/issuing.crl",
     caIssuersUrl: "http://pki.example.test/ca/issuing.cer",
-    subjectKeyIdentifier: false,
+    subjectKeyIdentifier: ca,
   });
   const start = Math.floor(Date.now() / 1000) * 1000 - 60_000;
   return buildTbsCertificate(template, {
@@ -310,7 +341,7 @@ export function leafTbs(
     notBefore: new Date(start),
     notAfter: new Date(start + days * DAY - 1000),
     subject: encodeName([]),
-    publicKey: parsePublicKey(spkiOf(leafKey)),
+    publicKey: parsePublicKey(leafPublicKey()),
     names: [{ kind: "dns", value: "a.example.test" }],
     ...leaf,
   });
@@ -329,7 +360,7 @@ export function crlTbs(
   const { entries = [], thisUpdate = new Date(), days = 7 } = change;
   const from = new Date(Math.floor(thisUpdate.getTime() / 1000) * 1000);
   return buildTbsCertList({
-    issuerCertificate: home.certificate,
+    issuerCertificate: home.looseCertificate,
     thisUpdate: from,
     nextUpdate: new Date(from.getTime() + days * DAY),
     number,

@@ -94,7 +94,10 @@ test("append signs the checkpoint of what it was given, and status tells the hea
   const status = await keeper.status();
   expect(head.size).toBe(4);
   expect(Buffer.from(head.root)).toEqual(Buffer.from(log.range.root()));
-  expect(openCheckpoint(head.note, status.logKey)).toMatchObject({ origin: "test.example/audit", size: 4 });
+  expect(openCheckpoint(head.note, status.logKey)).toMatchObject({
+    origin: "test.example/audit",
+    size: 4,
+  });
   expect(status.head).toEqual({ size: 4, root: Buffer.from(head.root) });
 });
 
@@ -103,12 +106,15 @@ test("append without leaves answers with the head as it is", async () => {
   expect((await keeper.append(1, [])).size).toBe(1);
 });
 
-test.for([0, 2])("append from index %i, which does not extend a head of 1, is refused", async (first) => {
-  const { keeper } = await startNew();
-  const other = leafHash(Buffer.from("another"));
-  await expect(keeper.append(first, [other])).rejects.toEqual(refused("rolled-back"));
-  expect((await keeper.status()).head).toMatchObject({ size: 1 });
-});
+test.for([0, 2])(
+  "append from index %i, which does not extend a head of 1, is refused",
+  async (first) => {
+    const { keeper } = await startNew();
+    const other = leafHash(Buffer.from("another"));
+    await expect(keeper.append(first, [other])).rejects.toEqual(refused("rolled-back"));
+    expect((await keeper.status()).head).toMatchObject({ size: 1 });
+  },
+);
 
 test("an append of more leaves than a frame holds is one append", async () => {
   const { keeper } = await startNew();
@@ -158,7 +164,11 @@ test("requests of one turn of the event loop are signed in one frame, in the ord
   const all = Array.from({ length: 40 }, () => leafTbs(home));
   // Not awaited in between: the order of the calls is what counts.
   const signatures = await Promise.all(all.map((tbs) => logAndSign(home, keeper, log, tbs)));
-  const key = createPublicKey({ key: Buffer.from(home.token.publicKey), format: "der", type: "spki" });
+  const key = createPublicKey({
+    key: Buffer.from(home.token.publicKey),
+    format: "der",
+    type: "spki",
+  });
   for (const [index, signature] of signatures.entries()) {
     expect(verify("sha256", all[index]!, key, signature)).toBe(true);
   }
@@ -166,8 +176,15 @@ test("requests of one turn of the event loop are signed in one frame, in the ord
 
 test("a key that the configuration does not have is unknown", async () => {
   const { keeper } = await startNew();
-  const request = { operation: "certificate", intentIndex: 0, intent: someEntry(), tbs: someEntry() } as const;
-  await expect(keeper.sign({ ...request, keyId: "00".repeat(32) })).rejects.toEqual(refused("key-unknown"));
+  const request = {
+    operation: "certificate",
+    intentIndex: 0,
+    intent: someEntry(),
+    tbs: someEntry(),
+  } as const;
+  await expect(keeper.sign({ ...request, keyId: "00".repeat(32) })).rejects.toEqual(
+    refused("key-unknown"),
+  );
 });
 
 test("a signer that is killed is started again, and what it had in hand is refused", async () => {
@@ -177,7 +194,13 @@ test("a signer that is killed is started again, and what it had in hand is refus
   const tbs = leafTbs(home);
   const intent = intentFor(home, tbs);
   const intentIndex = await log.append(keeper, intent);
-  const lost = keeper.sign({ keyId: home.keyId, operation: "certificate", intentIndex, intent, tbs });
+  const lost = keeper.sign({
+    keyId: home.keyId,
+    operation: "certificate",
+    intentIndex,
+    intent,
+    tbs,
+  });
   const outcome = expect(lost).rejects.toEqual(refused("token-unavailable"));
   await keeper.append(2, []); // with this answer, the request has reached the keeper
   process.kill(signer, "SIGKILL");
@@ -191,13 +214,22 @@ test("a token that goes away is token-unavailable, and comes back without a rest
   await logAndSign(home, keeper, log, leafTbs(home));
   const signer = signerPid();
   renameSync(home.tokens, `${home.tokens}-away`);
-  await expect(logAndSign(home, keeper, log, leafTbs(home))).rejects.toEqual(refused("token-unavailable"));
+  await expect(logAndSign(home, keeper, log, leafTbs(home))).rejects.toEqual(
+    refused("token-unavailable"),
+  );
   renameSync(`${home.tokens}-away`, home.tokens);
   await expect
-    .poll(() => logAndSign(home, keeper, log, leafTbs(home)).then(() => "signed", () => "not yet"), {
-      timeout: 20_000,
-      interval: 300,
-    })
+    .poll(
+      () =>
+        logAndSign(home, keeper, log, leafTbs(home)).then(
+          () => "signed",
+          () => "not yet",
+        ),
+      {
+        timeout: 20_000,
+        interval: 300,
+      },
+    )
     .toBe("signed");
   expect(signerPid()).toBe(signer);
 });
@@ -205,7 +237,8 @@ test("a token that goes away is token-unavailable, and comes back without a rest
 test("a keeper with many leaves between two signatures still shows the signer its intent", async () => {
   const { keeper, log } = await startNew();
   const random = Array.from({ length: 5000 }, () => randomBytes(40));
-  for (let at = 0; at < random.length; at += 500) await log.append(keeper, ...random.slice(at, at + 500));
+  for (let at = 0; at < random.length; at += 500)
+    await log.append(keeper, ...random.slice(at, at + 500));
   await expect(logAndSign(home, keeper, log, leafTbs(home))).resolves.toBeInstanceOf(Uint8Array);
 });
 
@@ -251,14 +284,24 @@ test("a wrong PIN is tried once, also across restarts, until the PIN file change
     writeFileSync(home.pinFile, "not the pin\n");
     const keeper = await start();
     expect((await keeper.status()).keys[0]).toMatchObject({ state: "unavailable" });
-    const request = { operation: "certificate", intentIndex: 0, intent: someEntry(), tbs: someEntry() } as const;
+    const request = {
+      operation: "certificate",
+      intentIndex: 0,
+      intent: someEntry(),
+      tbs: someEntry(),
+    } as const;
     await keeper.initialise();
-    await expect(keeper.sign({ ...request, keyId: home.keyId })).rejects.toEqual(refused("pin-wrong"));
+    await expect(keeper.sign({ ...request, keyId: home.keyId })).rejects.toEqual(
+      refused("pin-wrong"),
+    );
     await keeper.close();
 
     const again = await start();
     const [key] = (await again.status()).keys;
-    expect(key).toMatchObject({ state: "unavailable", detail: expect.stringMatching(/has not changed since/) });
+    expect(key).toMatchObject({
+      state: "unavailable",
+      detail: expect.stringMatching(/has not changed since/),
+    });
     expect(signerPids()).toEqual([]);
     await again.close();
   } finally {
@@ -271,7 +314,10 @@ test("a PIN file that others can read is not used", async () => {
   chmodSync(home.pinFile, 0o644);
   try {
     const keeper = await start();
-    expect((await keeper.status()).keys[0]).toMatchObject({ state: "unavailable", detail: expect.stringMatching(/chmod 600/) });
+    expect((await keeper.status()).keys[0]).toMatchObject({
+      state: "unavailable",
+      detail: expect.stringMatching(/chmod 600/),
+    });
   } finally {
     chmodSync(home.pinFile, 0o600);
   }
@@ -305,26 +351,54 @@ test("ST-51: a key that one operator locks is held at once, and stays held over 
   await expect(logAndSign(home, again, log, leafTbs(home))).rejects.toEqual(refused("key-held"));
 });
 
-test.for<{ name: string; change?: { [name: string]: Json }; namespace?: string; code: CountersignError["code"] }>([
+test.for<{
+  name: string;
+  change?: { [name: string]: Json };
+  namespace?: string;
+  code: CountersignError["code"];
+}>([
   { name: "for another purpose", namespace: "git", code: "signature-invalid" },
-  { name: "of an operator that is not listed", change: { operator: "mallory" }, code: "signature-invalid" },
-  { name: "with another type", change: { type: "countersign/panic/v1" }, code: "statement-malformed" },
+  {
+    name: "of an operator that is not listed",
+    change: { operator: "mallory" },
+    code: "signature-invalid",
+  },
+  {
+    name: "with another type",
+    change: { type: "countersign/panic/v1" },
+    code: "statement-malformed",
+  },
   { name: "with an extra field", change: { until: "tomorrow" }, code: "statement-malformed" },
   { name: "of another day", change: { at: "2020-01-01T00:00:00Z" }, code: "statement-stale" },
-  { name: "with a head that never was", change: { log: { size: 1, root: "AAAA" } }, code: "statement-stale" },
-  { name: "with a head of later", change: { log: { size: 9, root: "AAAA" } }, code: "statement-stale" },
+  {
+    name: "with a head that never was",
+    change: { log: { size: 1, root: "AAAA" } },
+    code: "statement-stale",
+  },
+  {
+    name: "with a head of later",
+    change: { log: { size: 9, root: "AAAA" } },
+    code: "statement-stale",
+  },
   { name: "for another key", change: { keyId: "00".repeat(32) }, code: "key-unknown" },
-])("a lock statement $name is refused", async ({ change, namespace = "countersign-lock@v1", code }) => {
-  const { keeper, log } = await startNew();
-  const lock = lockStatement(log, change);
-  await expect(keeper.lock(lock, home.signed(namespace, lock))).rejects.toEqual(refused(code));
-  expect(await keyState(keeper)).toBe("open");
-});
+])(
+  "a lock statement $name is refused",
+  async ({ change, namespace = "countersign-lock@v1", code }) => {
+    const { keeper, log } = await startNew();
+    const lock = lockStatement(log, change);
+    await expect(keeper.lock(lock, home.signed(namespace, lock))).rejects.toEqual(refused(code));
+    expect(await keyState(keeper)).toBe("open");
+  },
+);
 
 test("ST-33: a lock statement that is not canonical is refused", async () => {
   const { keeper, log } = await startNew();
   const text = Buffer.from(lockStatement(log)).toString();
-  for (const other of [`${text}\n`, text.replace('{"at"', '{ "at"'), text.replace("}", ',"__proto__":{}}')]) {
+  for (const other of [
+    `${text}\n`,
+    text.replace('{"at"', '{ "at"'),
+    text.replace("}", ',"__proto__":{}}'),
+  ]) {
     const lock = Buffer.from(other);
     const outcome = keeper.lock(lock, home.signed("countersign-lock@v1", lock));
     await expect(outcome).rejects.toEqual(refused("statement-malformed"));
@@ -356,9 +430,12 @@ const requesterNamespace = "countersign-requester@v1";
 
 test("a requester that an operator adds may have what it was given, from then on and after a restart", async () => {
   const { keeper, log } = await startNew();
-  const tbs = (): Uint8Array => leafTbs(home, { names: [{ kind: "dns", value: "p.example.test" }] });
+  const tbs = (): Uint8Array =>
+    leafTbs(home, { names: [{ kind: "dns", value: "p.example.test" }] });
   const actor = { kind: "requester", id: "pipeline" } as const;
-  await expect(logAndSign(home, keeper, log, tbs(), { actor })).rejects.toEqual(refused("requester-unknown"));
+  await expect(logAndSign(home, keeper, log, tbs(), { actor })).rejects.toEqual(
+    refused("requester-unknown"),
+  );
   const added = requesterStatement(log);
   const signature = home.signed(requesterNamespace, added);
   await keeper.requester(added, signature);
@@ -369,7 +446,9 @@ test("a requester that an operator adds may have what it was given, from then on
   await keeper.close();
 
   const again = await start();
-  await expect(logAndSign(home, again, log, tbs(), { actor })).rejects.toEqual(refused("requester-unknown"));
+  await expect(logAndSign(home, again, log, tbs(), { actor })).rejects.toEqual(
+    refused("requester-unknown"),
+  );
   await again.requesters([{ statement: added, signature }]);
   await expect(logAndSign(home, again, log, tbs(), { actor })).resolves.toBeInstanceOf(Uint8Array);
   const removed = statement({
@@ -383,21 +462,37 @@ test("a requester that an operator adds may have what it was given, from then on
     name: "pipeline",
   });
   await again.requester(removed, home.signed(requesterNamespace, removed));
-  await expect(logAndSign(home, again, log, tbs(), { actor })).rejects.toEqual(refused("requester-unknown"));
+  await expect(logAndSign(home, again, log, tbs(), { actor })).rejects.toEqual(
+    refused("requester-unknown"),
+  );
   expect((await again.status()).requesterSequence).toBe(2);
 });
 
-test.for<{ name: string; change?: { [name: string]: Json }; namespace?: string; code: CountersignError["code"] }>([
+test.for<{
+  name: string;
+  change?: { [name: string]: Json };
+  namespace?: string;
+  code: CountersignError["code"];
+}>([
   { name: "for another purpose", namespace: "countersign-lock@v1", code: "signature-invalid" },
-  { name: "out of its turn", change: { sequence: 2, previous: digestOf(Buffer.alloc(0)) }, code: "statement-stale" },
+  {
+    name: "out of its turn",
+    change: { sequence: 2, previous: digestOf(Buffer.alloc(0)) },
+    code: "statement-stale",
+  },
   { name: "of a stranger", change: { operator: "mallory" }, code: "signature-invalid" },
   { name: "with an extra field", change: { until: "tomorrow" }, code: "statement-malformed" },
-])("a requester statement $name is refused", async ({ change, namespace = requesterNamespace, code }) => {
-  const { keeper, log } = await startNew();
-  const octets = requesterStatement(log, change);
-  await expect(keeper.requester(octets, home.signed(namespace, octets))).rejects.toEqual(refused(code));
-  expect((await keeper.status()).requesterSequence).toBe(0);
-});
+])(
+  "a requester statement $name is refused",
+  async ({ change, namespace = requesterNamespace, code }) => {
+    const { keeper, log } = await startNew();
+    const octets = requesterStatement(log, change);
+    await expect(keeper.requester(octets, home.signed(namespace, octets))).rejects.toEqual(
+      refused(code),
+    );
+    expect((await keeper.status()).requesterSequence).toBe(0);
+  },
+);
 
 test("a requester statement by an operator's other key is refused, by a listed one accepted", async () => {
   const second = makeSshKey(`${home.directory}/alice-2-${randomBytes(4).toString("hex")}`);
@@ -408,7 +503,9 @@ test("a requester statement by an operator's other key is refused, by a listed o
   const octets = requesterStatement(log);
   const stranger = `${home.directory}/mallory-${randomBytes(4).toString("hex")}`;
   makeSshKey(stranger);
-  await expect(keeper.requester(octets, sshSign(stranger, requesterNamespace, octets))).rejects.toEqual(refused("signature-invalid"));
+  await expect(
+    keeper.requester(octets, sshSign(stranger, requesterNamespace, octets)),
+  ).rejects.toEqual(refused("signature-invalid"));
   await keeper.requester(octets, home.signed(requesterNamespace, octets));
 });
 
@@ -416,7 +513,11 @@ test("ST-73: statements about requesters that end before those the keeper took a
   const { keeper, log } = await startNew();
   const first = requesterStatement(log);
   const second = requesterStatement(log, { sequence: 2, previous: digestOf(first) });
-  const other = requesterStatement(log, { sequence: 2, previous: digestOf(first), at: "2026-11-21T20:04:00Z" });
+  const other = requesterStatement(log, {
+    sequence: 2,
+    previous: digestOf(first),
+    at: "2026-11-21T20:04:00Z",
+  });
   const signed = (octets: Uint8Array): { statement: Uint8Array; signature: string } => ({
     statement: octets,
     signature: home.signed(requesterNamespace, octets),
@@ -447,9 +548,21 @@ test("statements that the keeper has not taken are verified when they are shown"
 
 test.for<{ name: string; change: (config: { [name: string]: Json }) => void; detail: RegExp }>([
   { name: "an unknown setting", change: (config) => (config.pins = "here"), detail: /pins/ },
-  { name: "an RSA operator key", change: (config) => (config.operators = [{ id: "a", keys: ["ssh-rsa AAAA"] }]), detail: /operators\.0\.keys\.0/ },
-  { name: "a missing log key", change: (config) => (config.logKey = "none.key"), detail: /logKey.*ENOENT/ },
-  { name: "a key that is a certificate", change: (config) => (config.logKey = "issuing.pem"), detail: /logKey/ },
+  {
+    name: "an RSA operator key",
+    change: (config) => (config.operators = [{ id: "a", keys: ["ssh-rsa AAAA"] }]),
+    detail: /operators\.0\.keys\.0/,
+  },
+  {
+    name: "a missing log key",
+    change: (config) => (config.logKey = "none.key"),
+    detail: /logKey.*ENOENT/,
+  },
+  {
+    name: "a key that is a certificate",
+    change: (config) => (config.logKey = "issuing.pem"),
+    detail: /logKey/,
+  },
 ])("config-invalid: $name keeps the keeper from starting", async ({ change, detail }) => {
   home.configure(change);
   await expect(home.start()).rejects.toEqual(refused("config-invalid", detail));
@@ -469,5 +582,8 @@ test("a policy that was not granted keeps the key closed", async () => {
     (config.keys[0]!.grant as { [name: string]: Json }).policy = digestOf(Buffer.from("another"));
   });
   const keeper = await start();
-  expect((await keeper.status()).keys[0]).toMatchObject({ state: "unavailable", detail: expect.stringMatching(/for another policy/) });
+  expect((await keeper.status()).keys[0]).toMatchObject({
+    state: "unavailable",
+    detail: expect.stringMatching(/for another policy/),
+  });
 });

@@ -11,17 +11,20 @@ test.for([
   { version: 20, permission: "--experimental-permission", sigusr1: false },
   { version: 22, permission: "--permission", sigusr1: true },
   { version: 24, permission: "--permission", sigusr1: true },
-] as const)("Node $version: the signer runs with $permission", ({ version, permission, sigusr1 }) => {
-  const known = versions[version];
-  const flags = flagsFor("signer", { appRoot: "/app", readFiles: ["/home/pins/a.pin"], known });
-  expect(flags.filter((flag) => flag.includes("permission"))).toEqual([permission]);
-  expect(flags.includes("--disable-sigusr1")).toBe(sigusr1);
-  expect(flags).toContain("--disable-proto=throw");
-  expect(flags).toContain("--disallow-code-generation-from-strings");
-  expect(flags).toContain("--allow-fs-write=/proc/self/coredump_filter");
-  expect(flags).toContain("--allow-fs-read=/home/pins/a.pin");
-  expect(flags.filter((flag) => flag.startsWith("--allow-fs-read="))).toHaveLength(4);
-});
+] as const)(
+  "Node $version: the signer runs with $permission",
+  ({ version, permission, sigusr1 }) => {
+    const known = versions[version];
+    const flags = flagsFor("signer", { appRoot: "/app", readFiles: ["/home/pins/a.pin"], known });
+    expect(flags.filter((flag) => flag.includes("permission"))).toEqual([permission]);
+    expect(flags.includes("--disable-sigusr1")).toBe(sigusr1);
+    expect(flags).toContain("--disable-proto=throw");
+    expect(flags).toContain("--disallow-code-generation-from-strings");
+    expect(flags).toContain("--allow-fs-write=/proc/self/coredump_filter");
+    expect(flags).toContain("--allow-fs-read=/home/pins/a.pin");
+    expect(flags.filter((flag) => flag.startsWith("--allow-fs-read="))).toHaveLength(4);
+  },
+);
 
 test("no process may read a home that lies beside the code", () => {
   const flags = flagsFor("signer", { appRoot: "/app", known: versions[20] });
@@ -31,7 +34,10 @@ test("no process may read a home that lies beside the code", () => {
 });
 
 test("an installed package reads the dependencies beside it", () => {
-  const flags = flagsFor("signer", { appRoot: "/srv/node_modules/countersign", known: versions[24] });
+  const flags = flagsFor("signer", {
+    appRoot: "/srv/node_modules/countersign",
+    known: versions[24],
+  });
   expect(flags).toContain("--allow-fs-read=/srv/node_modules/");
 });
 

@@ -1,5 +1,11 @@
 import { execFileSync } from "node:child_process";
-import { createHash, createPublicKey, generateKeyPairSync, sign, type KeyObject } from "node:crypto";
+import {
+  createHash,
+  createPublicKey,
+  generateKeyPairSync,
+  sign,
+  type KeyObject,
+} from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -56,7 +62,10 @@ test.for([
   { name: "another operator's key", question: { publicKey: bob } },
   { name: "text after the armor", question: { signature: `${signature}x\n` } },
   { name: "no armor", question: { signature: "AAAA" } },
-  { name: "armor of 100 kB", question: { signature: signature.replace("U1NI", "A".repeat(100_000)) } },
+  {
+    name: "armor of 100 kB",
+    question: { signature: signature.replace("U1NI", "A".repeat(100_000)) },
+  },
 ])("ST-34: $name is refused", ({ question }) => {
   expect(reason(question)).toMatch(/^the SSH signature is refused/);
 });
@@ -98,8 +107,14 @@ test.for<{ name: string; make: () => string }>([
   { name: "version 0", make: () => changed({ version: 0 }) },
   { name: "a reserved field that is not empty", make: () => changed({ reserved: "x" }) },
   { name: "the hash sha1", make: () => changed({ hash: "sha1" }) },
-  { name: "a byte after the signature", make: () => changed({}, (octets) => Buffer.concat([octets, Buffer.of(0)])) },
-  { name: "another magic", make: () => changed({}, (octets) => Buffer.concat([Buffer.from("SSHSIH"), octets.subarray(6)])) },
+  {
+    name: "a byte after the signature",
+    make: () => changed({}, (octets) => Buffer.concat([octets, Buffer.of(0)])),
+  },
+  {
+    name: "another magic",
+    make: () => changed({}, (octets) => Buffer.concat([Buffer.from("SSHSIH"), octets.subarray(6)])),
+  },
   { name: "a cut", make: () => changed({}, (octets) => octets.subarray(0, -1)) },
   {
     name: "a byte after the inner signature",
@@ -130,9 +145,13 @@ const USER_PRESENT = 0x01;
 const USER_VERIFIED = 0x04;
 
 /** What an authenticator signs: OpenSSH PROTOCOL.u2f. */
-function onSecurityKey(key: "ed25519" | "p256", flags: number): { publicKey: string; signature: string } {
+function onSecurityKey(
+  key: "ed25519" | "p256",
+  flags: number,
+): { publicKey: string; signature: string } {
   const keys = key === "ed25519" ? ed25519 : generateKeyPairSync("ec", { namedCurve: "P-256" });
-  const type = key === "ed25519" ? "sk-ssh-ed25519@openssh.com" : "sk-ecdsa-sha2-nistp256@openssh.com";
+  const type =
+    key === "ed25519" ? "sk-ssh-ed25519@openssh.com" : "sk-ecdsa-sha2-nistp256@openssh.com";
   const plain = key === "ed25519" ? edBlob(keys.publicKey) : ecBlob(keys.publicKey);
   const plainType = key === "ed25519" ? "ssh-ed25519" : "ecdsa-sha2-nistp256";
   const blob = Buffer.concat([
@@ -142,7 +161,12 @@ function onSecurityKey(key: "ed25519" | "p256", flags: number): { publicKey: str
   ]);
   const counter = Buffer.from("00000007", "hex");
   const signed = (tbs: Buffer): Buffer => {
-    const message = Buffer.concat([sha256(Buffer.from(application)), Buffer.of(flags), counter, sha256(tbs)]);
+    const message = Buffer.concat([
+      sha256(Buffer.from(application)),
+      Buffer.of(flags),
+      counter,
+      sha256(tbs),
+    ]);
     const octets =
       key === "ed25519"
         ? Buffer.concat([string(type), string(sign(null, message, keys.privateKey))])
@@ -152,15 +176,21 @@ function onSecurityKey(key: "ed25519" | "p256", flags: number): { publicKey: str
   return { publicKey: `${type} ${blob.toString("base64")}`, signature: sshsig(blob, signed) };
 }
 
-test.for(["ed25519", "p256"] as const)("a FIDO2 key (%s) that felt a touch is accepted, as by ssh-keygen", (key) => {
-  const made = onSecurityKey(key, USER_PRESENT);
-  expect(reason(made)).toBeUndefined();
-  expect(stockVerifies(made.publicKey, made.signature)).toBe(true);
-});
+test.for(["ed25519", "p256"] as const)(
+  "a FIDO2 key (%s) that felt a touch is accepted, as by ssh-keygen",
+  (key) => {
+    const made = onSecurityKey(key, USER_PRESENT);
+    expect(reason(made)).toBeUndefined();
+    expect(stockVerifies(made.publicKey, made.signature)).toBe(true);
+  },
+);
 
-test.for(["ed25519", "p256"] as const)("ST-34: a FIDO2 key (%s) without user presence is refused", (key) => {
-  expect(reason(onSecurityKey(key, USER_VERIFIED))).toMatch(/nobody touched/);
-});
+test.for(["ed25519", "p256"] as const)(
+  "ST-34: a FIDO2 key (%s) without user presence is refused",
+  (key) => {
+    expect(reason(onSecurityKey(key, USER_VERIFIED))).toMatch(/nobody touched/);
+  },
+);
 
 test("user verification is required where it is asked for", () => {
   const touched = onSecurityKey("ed25519", USER_PRESENT);
@@ -229,14 +259,22 @@ function stockVerifies(publicKey: string, armoredSignature: string): boolean {
 }
 
 function edBlob(key: KeyObject): Buffer {
-  const { x } = createPublicKey(key.export({ type: "spki", format: "pem" })).export({ format: "jwk" });
+  const { x } = createPublicKey(key.export({ type: "spki", format: "pem" })).export({
+    format: "jwk",
+  });
   return Buffer.concat([string("ssh-ed25519"), string(Buffer.from(x!, "base64url"))]);
 }
 
 function ecBlob(key: KeyObject): Buffer {
-  const { x, y } = createPublicKey(key.export({ type: "spki", format: "pem" })).export({ format: "jwk" });
+  const { x, y } = createPublicKey(key.export({ type: "spki", format: "pem" })).export({
+    format: "jwk",
+  });
   const point = [Buffer.of(4), Buffer.from(x!, "base64url"), Buffer.from(y!, "base64url")];
-  return Buffer.concat([string("ecdsa-sha2-nistp256"), string("nistp256"), string(Buffer.concat(point))]);
+  return Buffer.concat([
+    string("ecdsa-sha2-nistp256"),
+    string("nistp256"),
+    string(Buffer.concat(point)),
+  ]);
 }
 
 function ecSignature(key: KeyObject, signed: Buffer, type = "ecdsa-sha2-nistp256"): Buffer {

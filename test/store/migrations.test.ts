@@ -31,6 +31,8 @@ async function filledHome() {
     leaf: leaf("r"),
     row: { sequence: 1, statement: leaf("s"), signature: "sig", name: "deploy", action: "set" },
   }); // 8
+  const policy = { digest: `sha256:${"00".repeat(32)}`, document: "{}" };
+  await journal.append({ kind: "policy", leaf: leaf("p"), row: policy }); // 9
   await journal.drain();
   return home;
 }
@@ -44,7 +46,7 @@ const refused = [
   "INSERT OR REPLACE INTO audit_entry VALUES (3, x'00')",
   "REPLACE INTO audit_entry VALUES (3, x'00')",
   "INSERT INTO audit_entry VALUES (3, x'00') ON CONFLICT DO UPDATE SET leaf = x'00'",
-  "INSERT OR IGNORE INTO audit_entry VALUES (10, x'00')", // a gap
+  "INSERT OR IGNORE INTO audit_entry VALUES (11, x'00')", // a gap
   "INSERT INTO audit_entry VALUES (-1, x'00')",
   "UPDATE audit_tile SET hashes = zeroblob(length(hashes))",
   "UPDATE audit_tile SET hashes = substr(hashes, 1, 32)",
@@ -95,6 +97,10 @@ const refused = [
   "DELETE FROM requester_statement",
   "UPDATE requester_statement SET name = 'other'",
   "INSERT OR REPLACE INTO requester_statement SELECT sequence, statement, signature, 'x', 'remove', 9 FROM requester_statement",
+  // the policies that were in force
+  "DELETE FROM policy_version",
+  "UPDATE policy_version SET document = '{}'",
+  "INSERT OR REPLACE INTO policy_version SELECT log_index, digest, '{}' FROM policy_version",
 ];
 
 test("AUDIT-LOG 9.4: nothing recorded can be changed, deleted or replaced", async () => {
@@ -133,6 +139,6 @@ test("migrations stand in the order of their times, and none can be undone", asy
 
 async function contents(home: Awaited<ReturnType<typeof createHome>>): Promise<unknown> {
   const tables = ["audit_entry", "audit_tile", "issued_certificate", "certificate_name"];
-  tables.push("revocation", "crl", "requester_statement");
+  tables.push("revocation", "crl", "requester_statement", "policy_version");
   return Promise.all(tables.map((table) => home.database.reader.all(`SELECT * FROM ${table}`)));
 }

@@ -395,6 +395,7 @@ function memoryParts(domain: MemoryDomain): Omit<HttpParts, "logger"> {
       },
     },
     reads: {
+      policyDigest: async () => undefined,
       certificate: async (id, serial) =>
         domain.rows.find((row) => row.issuer === id && row.serialNumber === serial),
       certificateBySha256: async (digest) =>

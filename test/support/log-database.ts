@@ -15,6 +15,9 @@ const blob = (bytes: Uint8Array): string => `X'${Buffer.from(bytes).toString("he
 const digest = (text: string): string => `X'${text.slice("sha256:".length)}'`;
 const text = (value: string): string => `'${value.replaceAll("'", "''")}'`;
 
+/** The document that records of the tests name by its digest. */
+export const policyDocument = "policy";
+
 /** The log, and the rows that its records account for. Triggers are gone: whoever tampers drops them first. */
 export async function makeLogDatabase(file: string, log: MemoryLog): Promise<void> {
   const sql: string[] = [];
@@ -88,6 +91,11 @@ function rowsOf(index: number, leaf: Uint8Array): string[] {
     return [
       `INSERT INTO requester_statement VALUES (${sequence}, ${blob(Buffer.from(statement, "base64"))},
        ${text(signature)}, ${text(requester!)}, ${text(action!)}, ${index});`,
+    ];
+  }
+  if (entry.type === "policy.changed" && entry.data?.policy !== undefined) {
+    return [
+      `INSERT INTO policy_version VALUES (${index}, ${text(entry.data.policy)}, ${text(policyDocument)});`,
     ];
   }
   return [];
