@@ -50,7 +50,11 @@ async function serve(options: ServeOptions): Promise<void> {
   }
   const config = readServiceConfig(homeFiles(home).service);
   // Standard error, so that standard output holds what a person reads.
-  const logger = pino({ level: config.log.level }, pino.destination(2));
+  // Lines are gathered for a moment: a write for each would cost more than the request's own work.
+  const logger = pino(
+    { level: config.log.level },
+    pino.destination({ dest: 2, sync: false, minLength: 4096, periodicFlush: 100 }),
+  );
   const service = await startService(config, logger, version);
 
   let stopping: Promise<void> | undefined;

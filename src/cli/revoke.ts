@@ -1,8 +1,8 @@
 /** `countersign revoke`: by who asked for the certificate, by an operator, or by the holder of its key. */
 
-import { sign, type KeyObject } from "node:crypto";
+import { createPublicKey, sign, type KeyObject } from "node:crypto";
 import { canonicalJson } from "../audit/canonical-json.ts";
-import { crlReasonCodes, parseDistributionPoints, type CrlReason } from "../x509/extension.ts";
+import { parseDistributionPoints, type CrlReason } from "../x509/extension.ts";
 import { extensionOf, parseCertificate } from "../x509/certificate.ts";
 import { equalOctets } from "../x509/der.ts";
 import { extensionOids } from "../x509/oid.ts";
@@ -19,7 +19,6 @@ import type { Context } from "./context.ts";
 import { ExitCode, usage } from "./failure.ts";
 import { readKey } from "./issue.ts";
 import { sha256Of } from "./views.ts";
-import { createPublicKey } from "node:crypto";
 
 export interface RevokeOptions {
   readonly issuer?: string;
@@ -27,8 +26,6 @@ export interface RevokeOptions {
   readonly key?: string;
   readonly invalidityDate?: string;
 }
-
-export const reasonNames = Object.keys(crlReasonCodes) as CrlReason[];
 
 interface Revoked {
   readonly issuer: string;

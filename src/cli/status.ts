@@ -14,13 +14,13 @@ interface StatusAnswer {
     readonly detail?: string;
   }[];
   readonly issuers?: readonly IssuerAnswer[];
-  readonly operators?: readonly { readonly id: string; readonly keys: readonly string[] }[];
+  readonly operators?: readonly string[];
   readonly requesters?: number;
   readonly policy?: string;
   readonly log?: {
     readonly origin: string;
     readonly key: string;
-    readonly checkpoint: string | null;
+    readonly size: number;
   };
   readonly counts?: Readonly<Record<string, number>>;
   readonly keys?: readonly {
@@ -69,7 +69,7 @@ function everything(answer: StatusAnswer): Field[] {
           ),
     ],
     ["signatures left", left.length === 0 ? undefined : left],
-    ["operators", operators?.map(({ id }) => id).join(" ")],
+    ["operators", operators?.join(" ")],
     ["requesters", requesters === undefined ? undefined : String(requesters)],
     [
       "certificates",
@@ -78,16 +78,7 @@ function everything(answer: StatusAnswer): Field[] {
         : `${counts["issued"] ?? 0} issued, ${counts["revoked"] ?? 0} revoked, ${counts["pending"] ?? 0} pending`,
     ],
     ["policy", policy],
-    ["log", log === undefined ? undefined : logText(log, counts)],
-    ["log key", log?.key],
+    ["audit log", log === undefined ? undefined : `${log.origin}, ${log.size} entries`],
+    ["its key", log?.key],
   ];
-}
-
-function logText(
-  { origin, checkpoint }: NonNullable<StatusAnswer["log"]>,
-  counts: StatusAnswer["counts"],
-): string {
-  const covered = checkpoint?.split("\n")[1] ?? "0";
-  const entries = counts?.["entries"];
-  return `${origin}: ${entries ?? covered} entries, the checkpoint covers ${covered}`;
 }

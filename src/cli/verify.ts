@@ -8,7 +8,7 @@ import { urlLogSource } from "../audit/log-url.ts";
 import { parseVerifierKey } from "../audit/signed-note.ts";
 import { verifyLog, type VerifyReport } from "../audit/verify.ts";
 import type { ApiClient } from "./api-client.ts";
-import { certificatesFrom } from "./certificate-reference.ts";
+import { certificateFrom } from "./certificate-reference.ts";
 import type { Context } from "./context.ts";
 import { CommandFailure, ExitCode, usage } from "./failure.ts";
 import { readInput, reasonOf } from "./files.ts";
@@ -31,7 +31,7 @@ export async function verify(
   const { output } = context;
   if (options.key !== undefined) checkKey(options.key);
   const since = options.since === undefined ? undefined : readInput(options.since);
-  const certificates = options.certificate.flatMap(certificatesFrom);
+  const certificates = options.certificate.map(certificateFrom);
   const database = await openDatabase(options.database);
   const progress = startProgress("entries");
   let report: VerifyReport;
@@ -154,13 +154,17 @@ function unreadable(error: unknown): unknown {
   if (error instanceof CommandFailure || !(error instanceof Error)) return error;
   const { name, message, cause } = error;
   const reason = cause instanceof Error ? `${message}: ${cause.message}` : message;
+  if (message.endsWith(" answered 401")) {
+    return new CommandFailure("the entries of this log are not public", {
+      code: "unauthenticated",
+      next: "read it through the API as an operator: countersign verify, without an address",
+      cause: error,
+    });
+  }
   const network = name === "TypeError" || name === "TimeoutError" || / answered \d+$/.test(message);
   return new CommandFailure(`the log cannot be read: ${reason}`, {
     exitCode: network ? ExitCode.unreachable : ExitCode.failed,
     code: network ? "unreachable" : "log-unreadable",
-    ...(message.endsWith("answered 401")
-      ? { next: "its entries are not public: read it through the API, as an operator" }
-      : {}),
     cause: error,
   });
 }

@@ -3,6 +3,7 @@
 import type { ChildProcess } from "node:child_process";
 import { connect } from "node:net";
 import type { Duplex } from "node:stream";
+import { setTimeout as pause } from "node:timers/promises";
 import type { z } from "zod";
 import { CountersignError } from "../errors.ts";
 import { openFrames, type Frames } from "./frames.ts";
@@ -131,6 +132,8 @@ export interface KeeperClient {
 }
 
 const CLOSE_MILLISECONDS = 5_000;
+const CONNECT_MILLISECONDS = 10_000;
+const CONNECT_PAUSE_MILLISECONDS = 100;
 
 /**
  * Starts the keeper as a child.
@@ -156,18 +159,29 @@ export async function startKeeper({
   return openClient(child.stdio[3] as Duplex, () => endChild(child, exited));
 }
 
-/** Connects to a keeper that runs as a user of its own. */
+/** Connects to a keeper that runs as a user of its own; waits some seconds for one that is just starting. */
 export async function connectKeeper({
   socketPath,
 }: {
   readonly socketPath: string;
 }): Promise<KeeperClient> {
-  const socket = connect(socketPath);
-  await new Promise<void>((resolve, reject) => {
-    socket.once("connect", resolve);
-    socket.once("error", reject);
-  });
-  return openClient(socket, () => Promise.resolve());
+  const deadline = Date.now() + CONNECT_MILLISECONDS;
+  for (;;) {
+    const socket = connect(socketPath);
+    const connected = new Promise<void>((resolve, reject) => {
+      socket.once("connect", resolve);
+      socket.once("error", reject);
+    });
+    try {
+      // oxlint-disable-next-line no-await-in-loop -- one attempt after the other
+      await connected;
+      return await openClient(socket, () => Promise.resolve());
+    } catch (error) {
+      if (Date.now() > deadline) throw error;
+      // oxlint-disable-next-line no-await-in-loop -- a pause between two attempts
+      await pause(CONNECT_PAUSE_MILLISECONDS);
+    }
+  }
 }
 
 async function endChild(child: ChildProcess, exited: Promise<void>): Promise<void> {

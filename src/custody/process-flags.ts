@@ -86,16 +86,18 @@ export interface ProcessOptions {
  */
 export function startProcess(options: ProcessOptions): ChildProcess {
   const flags = flagsFor(options.kind, { appRoot, readFiles: options.readFiles ?? [] });
-  const settings: SpawnOptions = {
-    cwd: "/",
-    env: { ...options.environment },
-    stdio: ["ignore", 2, 2, "pipe"],
-  };
+  const settings: SpawnOptions = { cwd: "/", env: {}, stdio: ["ignore", 2, 2, "pipe"] };
+  const environment = Object.entries(options.environment).map(
+    ([name, value]) => `${name}=${value}`,
+  );
   return spawn(
     "/bin/sh",
     [
       "-c",
-      'ulimit -c 0; exec "$0" "$@"',
+      // Shells add PWD and the like to the environment; env -i takes them off again.
+      'ulimit -c 0; exec /usr/bin/env -i "$@"',
+      "sh",
+      ...environment,
       process.execPath,
       ...flags,
       options.module,

@@ -12,7 +12,12 @@ import type { RevokedCertificate } from "../x509/certificate-list.ts";
 import { extensionOf, parseTbsCertificate, type TbsCertificate } from "../x509/certificate.ts";
 import { DerError } from "../x509/der.ts";
 import { parseGeneralNames } from "../x509/general-name.ts";
-import { lintIssuer, lintTbsCertificate, type LintIssuer } from "../x509/lint/certificate.ts";
+import {
+  lintIssuer,
+  lintTbsCertificate,
+  type LintIssuer,
+  type RequestedCertificate,
+} from "../x509/lint/certificate.ts";
 import { lintCertificateList, lintTbsCertList } from "../x509/lint/certificate-list.ts";
 import type { Finding } from "../x509/lint/finding.ts";
 import { extensionOids } from "../x509/oid.ts";
@@ -56,6 +61,8 @@ export interface LeafContext {
   readonly now: Date;
   /** Set when OpenSSL has already taken the very same public key, so that its point is on the curve. */
   readonly publicKeyChecked?: boolean;
+  /** What was asked for, to be found in the bytes field by field: CRT-21. Only the service knows it. */
+  readonly requested?: RequestedCertificate;
 }
 
 export interface CrlContext {
@@ -106,6 +113,7 @@ export function compileGate(parts: GateParts): Gate {
         ...(context.publicKeyChecked === undefined
           ? {}
           : { publicKeyChecked: context.publicKeyChecked }),
+        ...(context.requested === undefined ? {} : { requested: context.requested }),
       }),
       "policy",
     );

@@ -310,6 +310,16 @@ function prepare(
     requester,
     now,
     publicKeyChecked: true,
+    requested: {
+      serialNumber,
+      subject: csr.subject,
+      subjectPublicKeyInfo: publicKey.spki,
+      notBefore,
+      notAfter,
+      names,
+      crlUrl: issuer.crlUrl,
+      caIssuersUrl: issuer.caIssuersUrl,
+    },
   });
   const { rule, warnings } = refusal(decision);
   const tbsSha256 = createHash("sha256").update(tbs).digest();

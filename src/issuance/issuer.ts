@@ -51,6 +51,8 @@ export interface Issuer {
   readonly notBefore: Date;
   readonly notAfter: Date;
   readonly algorithm: SignatureAlgorithm;
+  readonly crlUrl: string;
+  readonly caIssuersUrl: string;
   readonly gate: Gate;
   /** By profile. */
   readonly templates: ReadonlyMap<string, CertificateTemplate>;
@@ -81,7 +83,6 @@ export function caIssuersUrlOf(publicUrl: string, issuer: string): string {
 export class IssuerSet implements Issuers {
   readonly #issuers: ReadonlyMap<string, Issuer>;
   readonly #keys: () => readonly IssuerKey[];
-  readonly #publicUrl: string;
   readonly #policy: CompiledPolicy;
   /** SHA-256 of the SubjectPublicKeyInfo of every CA key here, hex. */
   readonly caKeys: ReadonlySet<string>;
@@ -92,7 +93,6 @@ export class IssuerSet implements Issuers {
    */
   constructor(keys: () => readonly IssuerKey[], policy: CompiledPolicy, publicUrl: string) {
     this.#keys = keys;
-    this.#publicUrl = publicUrl;
     this.#policy = policy;
     this.caKeys = new Set(keys().map((key) => key.keyId));
     this.#issuers = new Map(
@@ -118,7 +118,7 @@ export class IssuerSet implements Issuers {
   }
 
   get(id: string): IssuerView {
-    const { certificate, chain, keyId, notAfter } = this.find(id);
+    const { certificate, chain, keyId, notAfter, crlUrl, caIssuersUrl } = this.find(id);
     const key = this.#keys().find((candidate) => candidate.issuer === id);
     return {
       id,
@@ -130,8 +130,8 @@ export class IssuerSet implements Issuers {
       state: key?.state ?? "unavailable",
       ...(key?.detail === undefined ? {} : { detail: key.detail }),
       notAfter,
-      crlUrl: crlUrlOf(this.#publicUrl, id),
-      caIssuersUrl: caIssuersUrlOf(this.#publicUrl, id),
+      crlUrl,
+      caIssuersUrl,
     };
   }
 
@@ -171,6 +171,8 @@ function compileIssuer(
     notBefore: tbs.notBefore,
     notAfter: tbs.notAfter,
     algorithm: signatureAlgorithmFor(parsePublicKey(tbs.subjectPublicKeyInfo).type),
+    crlUrl: crlUrlOf(publicUrl, key.issuer),
+    caIssuersUrl: caIssuersUrlOf(publicUrl, key.issuer),
     gate: compileGate({
       issuer: key.issuer,
       certificate,
