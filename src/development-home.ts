@@ -114,7 +114,15 @@ export async function makeDevelopmentHome(
   const files = homeFiles(home);
   mkdirSync(home, { mode: 0o700 });
   write(files.unfinished, "set-up had not ended\n");
-  for (const folder of ["service", "keeper", "keeper/pins", "keeper/tokens", "issuers", "client", "operator"]) {
+  for (const folder of [
+    "service",
+    "keeper",
+    "keeper/pins",
+    "keeper/tokens",
+    "issuers",
+    "client",
+    "operator",
+  ]) {
     mkdirSync(join(home, folder), { mode: 0o700 });
   }
   const { progress } = options;
@@ -228,14 +236,19 @@ export async function makeDevelopmentHome(
   );
   progress("signing the issuing CA's certificate");
   keeperConfig([{ ...certifiedRoot, grant: { digests: [sha256(issuingTbs)] } }]);
-  const issuingCertificate = await signGranted(files.service, root, "intermediate", issuingTbs, () =>
-    compileGate({
-      issuer: "root",
-      certificate: rootCertificate,
-      chain: [],
-      policy: compilePolicy(policy),
-      caKeys: new Set([spkiDigest(root.publicKey), spkiDigest(issuing.publicKey)]),
-    }).checkCaCertificate(issuingTbs, { now: new Date() }),
+  const issuingCertificate = await signGranted(
+    files.service,
+    root,
+    "intermediate",
+    issuingTbs,
+    () =>
+      compileGate({
+        issuer: "root",
+        certificate: rootCertificate,
+        chain: [],
+        policy: compilePolicy(policy),
+        caKeys: new Set([spkiDigest(root.publicKey), spkiDigest(issuing.publicKey)]),
+      }).checkCaCertificate(issuingTbs, { now: new Date() }),
   );
   write(files.issuingCertificate, encodePem("CERTIFICATE", issuingCertificate));
 
@@ -380,7 +393,17 @@ async function makeTlsCertificate(certificateFile: string, keyFile: string): Pro
 function makeOperatorKey(file: string, named: string | undefined): string {
   let publicKey: string;
   if (named === undefined) {
-    execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "countersign development operator", "-f", file]);
+    execFileSync("ssh-keygen", [
+      "-q",
+      "-t",
+      "ed25519",
+      "-N",
+      "",
+      "-C",
+      "countersign development operator",
+      "-f",
+      file,
+    ]);
     publicKey = readFileSync(`${file}.pub`, "utf8");
   } else {
     publicKey = readFileSync(named, "utf8");

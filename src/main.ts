@@ -126,8 +126,16 @@ program
   .description("open the home and listen")
   .option("--home <folder>", "where keys, database and configuration are", "var")
   .option("--api-port <port>", "for a new home: the API's port", port, 8443)
-  .option("--public-port <port>", "for a new home: the port of CRLs and CA certificates", port, 8080)
-  .option("--operator-key <file>", "for a new home: an SSH public key; its agent or key file must be at hand")
+  .option(
+    "--public-port <port>",
+    "for a new home: the port of CRLs and CA certificates",
+    port,
+    8080,
+  )
+  .option(
+    "--operator-key <file>",
+    "for a new home: an SSH public key; its agent or key file must be at hand",
+  )
   .action(serve);
 
 try {

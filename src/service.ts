@@ -2,7 +2,7 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync, unwatchFile, watchFile } from "node:fs";
-import { createServer as createHttpServer, type Server } from "node:http";
+import { createServer as createHttpServer, type RequestListener, type Server } from "node:http";
 import { createServer as createHttpsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import type { Logger } from "pino";
@@ -207,11 +207,11 @@ async function serve(
       minVersion: "TLSv1.2",
       requestTimeout: REQUEST_MILLISECONDS,
     },
-    api.callback(),
+    listenerOf(api),
   );
   const publicServer = createHttpServer(
     { requestTimeout: REQUEST_MILLISECONDS },
-    publicSite.callback(),
+    listenerOf(publicSite),
   );
   const reload = (): void => {
     try {
@@ -325,17 +325,18 @@ function readinessOf(
   return {
     ready: trouble === undefined && issuing.some((key) => key.state === "open"),
     parts: [
-      { name: "log", state: trouble === undefined ? "open" : "failed", ...(trouble === undefined ? {} : { detail: trouble }) },
+      {
+        name: "log",
+        state: trouble === undefined ? "open" : "failed",
+        ...(trouble === undefined ? {} : { detail: trouble }),
+      },
       ...keys,
       ...crls,
     ],
   };
 }
 
-async function statusFor(
-  ledger: Ledger,
-  status: KeeperStatus,
-): Promise<Record<string, unknown>> {
+async function statusFor(ledger: Ledger, status: KeeperStatus): Promise<Record<string, unknown>> {
   return {
     service: status.service,
     log: {
@@ -399,13 +400,21 @@ async function measurements(
       name: "crl_life_left_seconds",
       help: "Until nextUpdate of the published CRL.",
       kind: "gauge",
-      values: schedule.troubles().flatMap(({ issuer, nextUpdate }) =>
-        nextUpdate === undefined
-          ? []
-          : [{ labels: { issuer }, value: (nextUpdate.getTime() - now.getTime()) / 1000 }],
-      ),
+      values: schedule
+        .troubles()
+        .flatMap(({ issuer, nextUpdate }) =>
+          nextUpdate === undefined
+            ? []
+            : [{ labels: { issuer }, value: (nextUpdate.getTime() - now.getTime()) / 1000 }],
+        ),
     },
   ];
+}
+
+/** Koa answers every error itself, so its promise never rejects. */
+function listenerOf(site: ReturnType<typeof createApi>["api"]): RequestListener {
+  const handle = site.callback();
+  return (request, response) => void handle(request, response);
 }
 
 function listen(server: Server, { host, port }: { host: string; port: number }): Promise<void> {

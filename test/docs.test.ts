@@ -19,7 +19,10 @@ const DAY = 86_400;
 
 test("the table of defaults says what the code does", () => {
   const table = configuration.slice(configuration.indexOf("## Defaults"));
-  const written = [...table.matchAll(/^\| (.+?) \| (\d+ ?\w*) \|$/gm)].map((row) => [row[1], row[2]]);
+  const written = [...table.matchAll(/^\| (.+?) \| (\d+ ?\w*) \|$/gm)].map((row) => [
+    row[1],
+    row[2],
+  ]);
   const server = parsePolicy(developmentPolicy, "policy.yaml").profiles.get("server")!;
   const grant = standingGrant.parse({
     operations: ["crl"],
@@ -60,7 +63,9 @@ test("every setting of service.yaml is in the README", () => {
   const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8");
   const config = readFileSync(new URL("../src/config.ts", import.meta.url), "utf8");
   const schema = config.slice(config.indexOf("const schema"), config.indexOf("export type"));
-  const names = [...schema.matchAll(/^\s+(\w+): (?!z\s*\.strictObject|\.\.\.)/gm)].map((match) => match[1]!);
+  const names = [...schema.matchAll(/^\s+(\w+): (?!z\s*\.strictObject|\.\.\.)/gm)].map(
+    (match) => match[1]!,
+  );
   expect(names.length).toBeGreaterThan(6);
   for (const name of names) expect(readme).toMatch(new RegExp(`\`(?:\\w+\\.)*${name}\``));
 });

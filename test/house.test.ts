@@ -48,7 +48,9 @@ function filesBelow(folder: string): string[] {
 
 const imports: Import[] = filesBelow(src).flatMap((file) => {
   const text = readFileSync(join(src, file), "utf8");
-  const found = text.matchAll(/^(?:import|export)\b([^;]*?)\bfrom\s+"([^"]+)";|^import\s+"([^"]+)";/gm);
+  const found = text.matchAll(
+    /^(?:import|export)\b([^;]*?)\bfrom\s+"([^"]+)";|^import\s+"([^"]+)";/gm,
+  );
   return [...found].map((match) => ({
     file,
     target: match[2] ?? match[3]!,

@@ -5,7 +5,7 @@
  */
 
 import "./harden.ts";
-import { unlinkSync } from "node:fs";
+import { lstatSync, unlinkSync } from "node:fs";
 import { createServer, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { parseArgs } from "node:util";
@@ -62,11 +62,7 @@ function serve(socket: Duplex): void {
 
 function listen(path: string): void {
   process.umask(0o177); // the socket is ours alone from its first moment
-  try {
-    unlinkSync(path);
-  } catch {
-    // none was left behind
-  }
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) unlinkSync(path);
   const server = createServer((socket) => {
     server.close(); // nobody else, while this connection lasts
     serve(socket);

@@ -9,6 +9,7 @@ import {
   LIST_BODY_LIMIT,
   requestLengths,
   resultLengths,
+  RESULTS_BODY_LIMIT,
 } from "./sign-batch.ts";
 
 const id = z.int().min(0);
@@ -126,7 +127,7 @@ export const fromKeeperProtocol: Protocol<FromKeeper> = {
     failed: 0,
     status: 16 * 1024 * 1024,
     head: 0,
-    signed: BATCH_BODY_LIMIT,
+    signed: RESULTS_BODY_LIMIT,
     "list-signed": 4096,
     list: LIST_BODY_LIMIT,
     done: 0,

@@ -148,9 +148,8 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
       hold(key);
       return;
     }
-    key.pinFile = fingerprintOf(pinFile);
     const refused = stateFile.state.wrongPins[issuer];
-    if (refused !== undefined && sameFile(refused, key.pinFile)) {
+    if (refused !== undefined && sameFile(refused, fingerprintOf(pinFile))) {
       fail(
         key,
         new CountersignError(
@@ -176,6 +175,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
   function openingOf(key: Key): ReturnType<Parameters<typeof superviseSigner>[0]["opening"]> {
     const { issuer, module, uri, pinFile, grant, certificate, chain } = key.config;
     const { state } = stateFile;
+    key.pinFile = fingerprintOf(pinFile);
     return {
       issuer,
       module,

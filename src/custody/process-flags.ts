@@ -38,7 +38,8 @@ export function flagsFor(kind: ProcessKind, options: FlagOptions): string[] {
         "--allow-addons",
         "--secure-heap=65536",
         "--secure-heap-min=16",
-        "--disable-warning=ExperimentalWarning",
+        "--disable-warning=ExperimentalWarning", // about the permission model
+        "--disable-warning=SecurityWarning", // about --allow-addons
         // Addons are what this process is for: the token's module.
         "--disable-warning=SecurityWarning",
       );

@@ -9,8 +9,11 @@ import { errorOf, type Refusal, refusalSchema } from "./refusal.ts";
 /** Requests in one frame, at most. */
 export const BATCH_LIMIT = 256;
 
-/** The body of a batch of certificates, and of its answer. */
+/** The body of a batch of certificates. */
 export const BATCH_BODY_LIMIT = 1024 * 1024;
+
+/** The body of the answer to a batch: signatures, or refusals in words. */
+export const RESULTS_BODY_LIMIT = 16 * 1024 * 1024;
 
 /** The body of a request for one CRL: new one, predecessor and dropped certificates together. */
 export const LIST_BODY_LIMIT = 256 * 1024 * 1024;

@@ -24,6 +24,7 @@ import {
   LIST_BODY_LIMIT,
   requestLengths,
   resultLengths,
+  RESULTS_BODY_LIMIT,
 } from "./sign-batch.ts";
 
 const id = z.int().min(0);
@@ -125,7 +126,7 @@ export const fromSignerProtocol: Protocol<FromSigner> = {
   bodyLimits: {
     opened: 4096,
     failed: 0,
-    signed: BATCH_BODY_LIMIT,
+    signed: RESULTS_BODY_LIMIT,
     "list-signed": LIST_BODY_LIMIT,
     refused: 0,
     status: 0,

@@ -220,7 +220,11 @@ export function createIssuance(parts: IssuanceParts): Issuance {
       .catch(parts.abandoned);
   }
 
-  function refusedEntry(command: IssueCommand, issuer: Issuer, error: CountersignError): Uint8Array {
+  function refusedEntry(
+    command: IssueCommand,
+    issuer: Issuer,
+    error: CountersignError,
+  ): Uint8Array {
     const { rule, name } = error.members as { rule?: unknown; name?: unknown };
     return encodeEntry({
       type: "sign.refused",

@@ -4,10 +4,7 @@ import { createHash } from "node:crypto";
 import { CountersignError } from "../errors.ts";
 import { compileGate, type Gate } from "../gate/gate.ts";
 import type { CompiledPolicy } from "../policy/decide.ts";
-import {
-  certificateTemplate,
-  type CertificateTemplate,
-} from "../x509/certificate-template.ts";
+import { certificateTemplate, type CertificateTemplate } from "../x509/certificate-template.ts";
 import { parseCertificate } from "../x509/certificate.ts";
 import { nameText } from "../x509/name.ts";
 import { extKeyUsageOids } from "../x509/oid.ts";

@@ -103,7 +103,8 @@ export class CrlSchedule implements Crls {
     for (const issuer of parts.issuers.all()) {
       const latest = await parts.reads.latestCrl(issuer.id);
       const signed = await parts.keeper.list(issuer.keyId);
-      const current = latest?.crl == null ? undefined : published(latest.crl);
+      const current =
+        latest === undefined || latest.crl === null ? undefined : published(latest.crl);
       schedule.#states.set(issuer.id, {
         issuer,
         current,
@@ -151,7 +152,10 @@ export class CrlSchedule implements Crls {
   publish(issuer: string, caller: Caller): Promise<PublishedCrl> {
     const state = this.#state(issuer);
     if (caller.kind !== "operator") {
-      throw new CountersignError("forbidden", "operators ask for CRLs; revoking makes one by itself");
+      throw new CountersignError(
+        "forbidden",
+        "operators ask for CRLs; revoking makes one by itself",
+      );
     }
     return this.#request(state, actorOf(caller));
   }
@@ -354,7 +358,7 @@ export class CrlSchedule implements Crls {
         before ??= serialNumbersOf(predecessor.der);
         if (!before.has(row.serialNumber)) continue; // it left an earlier CRL
         const stored = await reads.certificate(issuer, row.serialNumber);
-        if (stored?.certificate != null) {
+        if (stored !== undefined && stored.certificate !== null) {
           dropped.push(stored.certificate);
           continue;
         }

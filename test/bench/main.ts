@@ -140,7 +140,9 @@ function crlMilliseconds(service: RunningService, entries: number): number {
 
 const service = await startTestService();
 try {
-  parseCertificate(decodePem(readFileSync(service.files.issuingCertificate, "utf8"), "CERTIFICATE"));
+  parseCertificate(
+    decodePem(readFileSync(service.files.issuingCertificate, "utf8"), "CERTIFICATE"),
+  );
   console.log(`Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model}`);
   await measure(service, 8); // warms up, not counted
   const speeds = [opensslSpeed()];
@@ -169,7 +171,10 @@ try {
   console.log("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
   for (const row of rows) {
     console.log(
-      row.replace(/RATIO([\d.]+)/, (_, perSecond) => `${((100 * perSecond) / openssl).toFixed(2)} %`),
+      row.replace(
+        /RATIO([\d.]+)/,
+        (_, perSecond) => `${((100 * perSecond) / openssl).toFixed(2)} %`,
+      ),
     );
   }
   console.log(

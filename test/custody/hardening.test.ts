@@ -1,10 +1,10 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { existsSync, readFileSync, readdirSync, readlinkSync, rmSync, statSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, readlinkSync, statSync } from "node:fs";
 import { createConnection } from "node:net";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { text } from "node:stream/consumers";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from "vitest";
 import { connectKeeper, type KeeperClient } from "../../src/custody/keeper-client.ts";
 import { appRoot, mainModule, startProcess } from "../../src/custody/process-flags.ts";
 import { isAlive, newKeeperHome, pidsOf, type KeeperHome } from "./keeper-home.ts";
@@ -236,8 +236,9 @@ test("a keeper of its own user listens on a socket that is its own, for one conn
     arguments: [home.configFile, "--listen", path],
     environment: {},
   });
+  onTestFinished(() => void child.kill("SIGKILL"));
   const exit = new Promise((resolve) => child.once("exit", resolve));
-  await expect.poll(() => existsSync(path)).toBe(true);
+  await expect.poll(() => existsSync(path), { timeout: 10_000 }).toBe(true);
   expect(statSync(path).mode & 0o777).toBe(0o600);
   const client = await connectKeeper({ socketPath: path });
   expect((await client.status()).keys[0]!.state).toBe("open");
@@ -248,5 +249,4 @@ test("a keeper of its own user listens on a socket that is its own, for one conn
   expect(["ECONNREFUSED", "ENOENT"]).toContain(refusal.code);
   await client.close();
   expect(await exit).toBe(0);
-  rmSync(path, { force: true });
 });

@@ -66,7 +66,7 @@ test("a write that was cut off anywhere leaves the head before it", () => {
   file.close();
   const after = readFileSync(path);
   const first = before.findIndex((octet, index) => octet !== after[index]);
-  const length = after.subarray(first).findLastIndex((octet) => octet !== 0x0a);
+  const length = after.subarray(first, 4096).findLastIndex((octet) => octet !== 0x0a);
   for (let cut = first; cut < first + length; cut++) {
     writeFileSync(path, Buffer.concat([after.subarray(0, cut), before.subarray(cut)]));
     expect(reopened()?.end).toBe(5);

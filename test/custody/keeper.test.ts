@@ -21,6 +21,7 @@ import {
   statement,
   TestLog,
   type KeeperHome,
+  type KeeperSettings,
 } from "./keeper-home.ts";
 
 let home: KeeperHome;
@@ -557,6 +558,13 @@ test.for<{ name: string; change: (config: { [name: string]: Json }) => void; det
     name: "a missing log key",
     change: (config) => (config.logKey = "none.key"),
     detail: /logKey.*ENOENT/,
+  },
+  {
+    name: "a standing grant without a certificate",
+    change: (config) => {
+      delete (config as KeeperSettings).keys[0]!.certificate;
+    },
+    detail: /keys\.0\.certificate/,
   },
   {
     name: "a key that is a certificate",

@@ -36,10 +36,17 @@ function opensslCsr(parameters: readonly string[], san = "DNS:web.example.test")
   const file = join(folder, "request.der");
   execFileSync(
     "openssl",
-    ["req", "-new", "-nodes", "-keyout", join(folder, "request.key"), "-outform", "DER", "-out", file].concat(
-      ["-subj", "/", "-addext", `subjectAltName=${san}`],
-      parameters,
-    ),
+    [
+      "req",
+      "-new",
+      "-nodes",
+      "-keyout",
+      join(folder, "request.key"),
+      "-outform",
+      "DER",
+      "-out",
+      file,
+    ].concat(["-subj", "/", "-addext", `subjectAltName=${san}`], parameters),
     { stdio: "pipe" },
   );
   return readFileSync(file);
@@ -47,7 +54,11 @@ function opensslCsr(parameters: readonly string[], san = "DNS:web.example.test")
 
 const ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
 
-function post(csr: Uint8Array, query = "profile=server", options: ApiRequest = {}): Promise<Answer> {
+function post(
+  csr: Uint8Array,
+  query = "profile=server",
+  options: ApiRequest = {},
+): Promise<Answer> {
   return service.api(`${CERTIFICATES}?${query}`, {
     body: csr,
     headers: { "content-type": "application/pkcs10" },
@@ -104,7 +115,12 @@ const rows: readonly Row[] = [
     status: 400,
     code: "csr-malformed",
   },
-  { name: "broken DER", ask: () => post(good().subarray(0, 90)), status: 400, code: "csr-malformed" },
+  {
+    name: "broken DER",
+    ask: () => post(good().subarray(0, 90)),
+    status: 400,
+    code: "csr-malformed",
+  },
   {
     name: "trailing bytes",
     ask: () => post(Buffer.concat([good(), Buffer.of(0)])),
@@ -255,14 +271,24 @@ const rows: readonly Row[] = [
     status: 404,
     code: "issuer-unknown",
   },
-  { name: "no credentials", ask: () => post(good(), undefined, { token: false }), status: 401, code: "unauthenticated" },
+  {
+    name: "no credentials",
+    ask: () => post(good(), undefined, { token: false }),
+    status: 401,
+    code: "unauthenticated",
+  },
   {
     name: "a wrong API key",
     ask: () => post(good(), undefined, { token: `csk_${"A".repeat(43)}` }),
     status: 401,
     code: "unauthenticated",
   },
-  { name: "a profile that is not the requester's", ask: () => post(good(), "profile=other"), status: 403, code: "profile-not-allowed" },
+  {
+    name: "a profile that is not the requester's",
+    ask: () => post(good(), "profile=other"),
+    status: 403,
+    code: "profile-not-allowed",
+  },
   {
     name: "an issuer that is not the requester's",
     ask: () =>
@@ -287,11 +313,19 @@ const rows: readonly Row[] = [
   },
   {
     name: "an Idempotency-Key with a blank",
-    ask: () => post(good(), undefined, { headers: { "idempotency-key": "a b", "content-type": "application/pkcs10" } }),
+    ask: () =>
+      post(good(), undefined, {
+        headers: { "idempotency-key": "a b", "content-type": "application/pkcs10" },
+      }),
     status: 400,
     code: "idempotency-key-malformed",
   },
-  { name: "an unknown route", ask: () => service.api("/v1/nothing"), status: 404, code: "route-unknown" },
+  {
+    name: "an unknown route",
+    ask: () => service.api("/v1/nothing"),
+    status: 404,
+    code: "route-unknown",
+  },
 ];
 
 async function certificatesNow(): Promise<number> {
@@ -337,7 +371,10 @@ test("a second revocation with another reason is refused, the same one is repeat
   expect(again.status).toBeLessThan(300);
   const other = await revoke("keyCompromise");
   expect(other.status).toBe(409);
-  expect(other.json()).toMatchObject({ type: "/problems/revocation-conflict", reason: "superseded" });
+  expect(other.json()).toMatchObject({
+    type: "/problems/revocation-conflict",
+    reason: "superseded",
+  });
   expect((await revoke("nonsense")).json()).toMatchObject({ type: "/problems/request-malformed" });
 });
 

@@ -56,7 +56,9 @@ async function ask(service: RunningService): Promise<Given | undefined> {
 }
 
 /** Every record that the service has, after the crash. */
-async function recorded(service: RunningService): Promise<{ serialNumber: string; sha256: string | null }[]> {
+async function recorded(
+  service: RunningService,
+): Promise<{ serialNumber: string; sha256: string | null }[]> {
   const all: { serialNumber: string; sha256: string | null }[] = [];
   let cursor: string | undefined;
   do {
@@ -128,7 +130,9 @@ test("ST-78: kill -9 under load, at any moment: every certificate that was given
         }
       });
       const target = given.length + 20 + Math.floor(Math.random() * 60);
-      await expect.poll(() => given.length, { timeout: 30_000, interval: 5 }).toBeGreaterThan(target);
+      await expect
+        .poll(() => given.length, { timeout: 30_000, interval: 5 })
+        .toBeGreaterThan(target);
       const { service: pid, keeper, signers } = service.processes();
       process.kill({ service: pid, keeper, signer: signers[0]! }[victim], "SIGKILL");
       running = false;

@@ -61,22 +61,28 @@ async function fetchCrls(): Promise<void> {
 function verifyWithCrls(name: string): { status: number | null; output: string } {
   const run = spawnSync(
     "openssl",
-    ["verify", "-x509_strict", "-crl_check_all", "-CRLfile", "crls.pem"].concat(
-      ["-CAfile", service.files.rootCertificate, "-untrusted", `${name}.pem`, `${name}.pem`],
-    ),
+    ["verify", "-x509_strict", "-crl_check_all", "-CRLfile", "crls.pem"].concat([
+      "-CAfile",
+      service.files.rootCertificate,
+      "-untrusted",
+      `${name}.pem`,
+      `${name}.pem`,
+    ]),
     { cwd: folder },
   );
-  return { status: run.status, output: `${run.stdout}${run.stderr}` };
+  return { status: run.status, output: run.stdout.toString() + run.stderr.toString() };
 }
 
 test("the commands that the service prints work as printed", () => {
   const page = service.output.stdout.slice(service.output.stdout.indexOf("# 1."));
   const [before, after] = page.split("# 5.");
   const run = (script: string) =>
-    spawnSync("bash", ["-euo", "pipefail", "-c", script.replaceAll(/^ {2}/gm, "")], { cwd: folder });
+    spawnSync("bash", ["-euo", "pipefail", "-c", script.replaceAll(/^ {2}/gm, "")], {
+      cwd: folder,
+    });
   // The steps share shell variables, so they run as one script; the last command must fail.
   const whole = run(`${before}\n echo REVOKED-NEXT\n # 5.${after}`);
-  const output = `${whole.stdout}${whole.stderr}`;
+  const output = whole.stdout.toString() + whole.stderr.toString();
   expect(output).toContain("web.pem: OK");
   expect(output.slice(output.indexOf("REVOKED-NEXT"))).toContain("certificate revoked");
   expect(whole.status).not.toBe(0);
@@ -109,29 +115,45 @@ test("the CDP and AIA addresses in a certificate lead to its CRL and its issuer"
   const crl = await service.public(path(/URI:(http:\S+\.crl)/));
   expect(crl.headers["content-type"]).toBe("application/pkix-crl");
   writeFileSync(join(folder, "links.crl"), crl.body);
-  openssl("crl", "-inform", "DER", "-in", "links.crl", "-noout", "-CAfile", service.files.issuingCertificate, "-verify");
+  openssl(
+    "crl",
+    "-inform",
+    "DER",
+    "-in",
+    "links.crl",
+    "-noout",
+    "-CAfile",
+    service.files.issuingCertificate,
+    "-verify",
+  );
   const issuer = await service.public(path(/CA Issuers - URI:(http:\S+)/));
   expect(issuer.headers["content-type"]).toBe("application/pkix-cert");
   expect(issuer.body).toEqual(
-    Buffer.from(new peculiar.X509Certificate(readFileSync(service.files.issuingCertificate, "utf8")).rawData),
+    Buffer.from(
+      new peculiar.X509Certificate(readFileSync(service.files.issuingCertificate, "utf8")).rawData,
+    ),
   );
 });
 
 test("another library reads the same certificate and CRL, field by field", async () => {
   const issued = await issue("second", "peer", "second.example.test");
   const certificate = new peculiar.X509Certificate(issued.certificate);
-  const issuer = new peculiar.X509Certificate(readFileSync(service.files.issuingCertificate, "utf8"));
+  const issuer = new peculiar.X509Certificate(
+    readFileSync(service.files.issuingCertificate, "utf8"),
+  );
   expect(certificate.serialNumber).toBe(issued.serialNumber);
   expect(certificate.issuer).toBe(issuer.subject);
   expect(await certificate.verify({ publicKey: issuer.publicKey, signatureOnly: true })).toBe(true);
-  expect(certificate.getExtension(peculiar.SubjectAlternativeNameExtension)!.names.toJSON()).toEqual([
-    { type: "dns", value: "second.example.test" },
-  ]);
+  expect(
+    certificate.getExtension(peculiar.SubjectAlternativeNameExtension)!.names.toJSON(),
+  ).toEqual([{ type: "dns", value: "second.example.test" }]);
   expect(certificate.getExtension(peculiar.ExtendedKeyUsageExtension)!.usages).toEqual([
     peculiar.ExtendedKeyUsage.serverAuth,
     peculiar.ExtendedKeyUsage.clientAuth,
   ]);
-  const crl = new peculiar.X509Crl(Uint8Array.from((await service.public("/crl/issuing.crl")).body));
+  const crl = new peculiar.X509Crl(
+    Uint8Array.from((await service.public("/crl/issuing.crl")).body),
+  );
   expect(crl.issuer).toBe(issuer.subject);
   expect(await crl.verify({ publicKey: issuer.publicKey })).toBe(true);
 });
@@ -140,7 +162,16 @@ test("another library reads the same certificate and CRL, field by field", async
 async function handshake(client: string): Promise<string> {
   const server = spawn(
     "openssl",
-    ["s_server", "-accept", "127.0.0.1:0", "-tls1_3", "-cert", "tls-server.pem", "-key", "tls-server.key"].concat(
+    [
+      "s_server",
+      "-accept",
+      "127.0.0.1:0",
+      "-tls1_3",
+      "-cert",
+      "tls-server.pem",
+      "-key",
+      "tls-server.key",
+    ].concat(
       ["-cert_chain", "tls-server.pem", "-CAfile", service.files.rootCertificate, "-Verify", "3"],
       ["-verify_return_error", "-www"],
     ),
@@ -158,13 +189,28 @@ async function handshake(client: string): Promise<string> {
     });
     const run = spawnSync(
       "openssl",
-      ["s_client", "-connect", `127.0.0.1:${port}`, "-tls1_3", "-CAfile", service.files.rootCertificate].concat(
+      [
+        "s_client",
+        "-connect",
+        `127.0.0.1:${port}`,
+        "-tls1_3",
+        "-CAfile",
+        service.files.rootCertificate,
+      ].concat(
         ["-verify_return_error", "-verify_hostname", "tls.example.test"],
-        ["-cert", `${client}.pem`, "-key", `${client}.key`, "-cert_chain", `${client}.pem`, "-ign_eof"],
+        [
+          "-cert",
+          `${client}.pem`,
+          "-key",
+          `${client}.key`,
+          "-cert_chain",
+          `${client}.pem`,
+          "-ign_eof",
+        ],
       ),
       { cwd: folder, input: "GET / HTTP/1.0\r\n\r\n" },
     );
-    return `${run.stdout}${run.stderr}`;
+    return run.stdout.toString() + run.stderr.toString();
   } finally {
     server.kill();
   }
@@ -177,8 +223,12 @@ test("TLS 1.3 with client certificates works between two stock programs, and fai
   expect(good).toContain("Verify return code: 0 (ok)");
   expect(good).toContain("HTTP/1.0 200 ok");
   openssl(
-    ..."req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout stranger.key".split(" "),
-    ..."-out stranger.pem -subj /CN=client.example.test -addext extendedKeyUsage=clientAuth".split(" "),
+    ..."req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout stranger.key".split(
+      " ",
+    ),
+    ..."-out stranger.pem -subj /CN=client.example.test -addext extendedKeyUsage=clientAuth".split(
+      " ",
+    ),
   );
   const bad = await handshake("stranger");
   expect(bad).not.toContain("HTTP/1.0 200 ok");
@@ -256,7 +306,8 @@ test("the same Idempotency-Key gives the same certificate, and another body is r
 });
 
 test("certificates are found by name and by page", async () => {
-  for (const name of ["a", "b", "c"]) await issue(`page-${name}`, "server", `${name}.pages.example.test`);
+  for (const name of ["a", "b", "c"])
+    await issue(`page-${name}`, "server", `${name}.pages.example.test`);
   const find = async (query: string) =>
     (await service.api(`/v1/issuers/issuing/certificates?${query}`)).json<{
       certificates: { names: { value: string }[] }[];

@@ -28,7 +28,11 @@ afterAll(async () => {
   removeHome(home);
 });
 
-function issue(dns = "web.example.test", options: ApiRequest = {}, profile = "server"): Promise<Answer> {
+function issue(
+  dns = "web.example.test",
+  options: ApiRequest = {},
+  profile = "server",
+): Promise<Answer> {
   return service.api(`/v1/issuers/issuing/certificates?profile=${profile}`, {
     body: makeCsr({ dns: [dns] }),
     headers: { "content-type": "application/pkcs10" },
@@ -54,7 +58,8 @@ test("files with secrets are the owner's alone", () => {
     "client/metrics.key",
     "operator/id_ed25519",
   ];
-  for (const file of secret) expect([file, statSync(join(home, file)).mode & 0o077]).toEqual([file, 0]);
+  for (const file of secret)
+    expect([file, statSync(join(home, file)).mode & 0o077]).toEqual([file, 0]);
   for (const folder of ["", "keeper", "service"]) {
     expect(statSync(join(home, folder)).mode & 0o077).toBe(0);
   }
@@ -68,7 +73,8 @@ test("the API key is in no argument of any process, and the PIN in none either",
   expect(signers).toHaveLength(2);
   for (const process of [pid, keeper, ...signers]) {
     const seen =
-      readFileSync(`/proc/${process}/cmdline`, "utf8") + readFileSync(`/proc/${process}/environ`, "utf8");
+      readFileSync(`/proc/${process}/cmdline`, "utf8") +
+      readFileSync(`/proc/${process}/environ`, "utf8");
     for (const pin of pins) expect(seen).not.toContain(pin);
     expect(seen).not.toContain(service.apiKey);
   }
@@ -107,7 +113,9 @@ test("metrics need their own key, which opens nothing else", async () => {
   const page = await service.api("/metrics", { token: metricsKey });
   expect(page.status).toBe(200);
   expect(page.body.toString()).toMatch(/^countersign_key_open\{issuer="issuing"\} 1$/m);
-  expect(page.body.toString()).toMatch(/^countersign_crl_life_left_seconds\{issuer="root"\} \d{6}/m);
+  expect(page.body.toString()).toMatch(
+    /^countersign_crl_life_left_seconds\{issuer="root"\} \d{6}/m,
+  );
   expect((await service.api("/metrics")).status).toBe(401);
   expect((await service.api("/v1/issuers", { token: metricsKey })).status).toBe(401);
 });
@@ -119,10 +127,14 @@ interface Sequence {
 
 /** Signs as the operator does, with stock ssh-keygen. */
 function sshSign(namespace: string, message: string): string {
-  return execFileSync("ssh-keygen", ["-q", "-Y", "sign", "-n", namespace, "-f", service.files.operatorKey], {
-    input: message,
-    stdio: ["pipe", "pipe", "ignore"],
-  }).toString();
+  return execFileSync(
+    "ssh-keygen",
+    ["-q", "-Y", "sign", "-n", namespace, "-f", service.files.operatorKey],
+    {
+      input: message,
+      stdio: ["pipe", "pipe", "ignore"],
+    },
+  ).toString();
 }
 
 /** An operator's session, by challenge. */
@@ -140,7 +152,9 @@ async function login(): Promise<string> {
 /** Puts a requester into force, or takes one out, as `countersign requester` does. */
 async function change(token: string, what: Record<string, unknown>): Promise<Answer> {
   const next = (await service.api("/v1/requesters/next", { token })).json<Sequence>();
-  const checkpoint = (await service.api("/audit/checkpoint", { token })).body.toString().split("\n");
+  const checkpoint = (await service.api("/audit/checkpoint", { token })).body
+    .toString()
+    .split("\n");
   const statement = canonicalJson({
     type: "countersign/requester/v1",
     operator: "developer",

@@ -36,10 +36,7 @@ export function makeCsr(options: CsrOptions): Uint8Array {
       ? new Uint8Array(0)
       : sequence(
           extensionRequest,
-          element(
-            Tag.set,
-            sequence(sequence(subjectAltName, octetString(sequence(...names)))),
-          ),
+          element(Tag.set, sequence(sequence(subjectAltName, octetString(sequence(...names))))),
         );
   const subject =
     options.commonName === undefined
@@ -58,4 +55,3 @@ export function makeCsr(options: CsrOptions): Uint8Array {
   );
   return sequence(info, ecdsaWithSha256, bitString(sign("sha256", info, keys.privateKey)));
 }
-

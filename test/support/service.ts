@@ -183,9 +183,22 @@ export async function startTestService(options: StartOptions = {}): Promise<Runn
   const child = spawn(
     process.execPath,
     options.program === undefined
-      ? [mainModule, "serve", "--home", home, "--api-port", `${api}`, "--public-port", `${publicSite}`]
+      ? [
+          mainModule,
+          "serve",
+          "--home",
+          home,
+          "--api-port",
+          `${api}`,
+          "--public-port",
+          `${publicSite}`,
+        ]
       : [options.program.module, home, ...options.program.parameters],
-    { cwd: join(home, ".."), stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...options.env } },
+    {
+      cwd: join(home, ".."),
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, ...options.env },
+    },
   );
   const output = { stdout: "", stderr: "" };
   const ended = new Promise<number | null>((resolve) => child.once("close", resolve));

@@ -198,11 +198,16 @@ test.for(["basicConstraints", "keyUsage", "subjectKeyIdentifier"] as const)(
   },
 );
 
-test("CRT-22: readIssuer refuses a certificate of cA FALSE and one without a name", () => {
-  expect(() => readIssuer(certificate)).toThrow(RangeError);
+test("CRT-22: readIssuer refuses cA FALSE, and an issuer without a name", () => {
   const { tbs } = parseCertificate(issuer.certificate);
-  const unnamed = sequence(...Object.values({ ...partsOf(tbs), subject: sequence() }));
-  expect(() => readIssuer(issuer.signed(unnamed))).toThrow("CRL-05");
+  const notCa = tbs.extensions.map((one) =>
+    one.oid === extensionOids.basicConstraints ? { ...one, value: sequence() } : one,
+  );
+  const changed = (changes: Partial<typeof parts>): Uint8Array =>
+    issuer.signed(sequence(...Object.values({ ...partsOf(tbs), ...changes })));
+  const extensions = wrapped(...notCa.map((one) => extension.encodeExtension(one)));
+  expect(() => readIssuer(changed({ extensions }))).toThrow("not of a CA");
+  expect(() => readIssuer(changed({ subject: sequence() }))).toThrow("CRL-05");
 });
 
 /** Everything that can be asked of a certificate. */

@@ -572,8 +572,20 @@ const compressed = Uint8Array.from(
 );
 const offCurve = Uint8Array.from(point);
 offCurve[64]! ^= 1;
+// The point with x = 0, whose coordinate still fits 32 octets when the field prime is added to it.
+const atZero = Uint8Array.from(
+  Buffer.from(
+    `04${"0".repeat(64)}66485c780e2f83d72433bd5d84a06bb6541c2af31dae871728bf856a174f93f4`,
+    "hex",
+  ),
+);
 const prime = 2n ** 256n - 2n ** 224n + 2n ** 192n + 2n ** 96n - 1n;
-const outOfRange = concat(Uint8Array.of(4), integerOctets32(prime), point.subarray(33));
+const outOfRange = concat(Uint8Array.of(4), integerOctets32(prime), atZero.subarray(33));
+
+test("KEY-09: the point with x = 0 is a point of P-256", () => {
+  const request = unsignedRequest(requestInfo({ spki: spkiWith(p256, atZero) }));
+  expect(readCertificationRequest(request).publicKey.bits).toEqual(atZero);
+});
 
 function integerOctets32(value: bigint): Uint8Array {
   return Uint8Array.from(Buffer.from(value.toString(16).padStart(64, "0"), "hex"));

@@ -1,0 +1,254 @@
+/** When CRLs are made, and what is on them: a real database, a clock that the test sets, keys in this process. */
+
+import { randomBytes } from "node:crypto";
+import { expect, test } from "vitest";
+import { IssuerSet } from "../../src/issuance/issuer.ts";
+import type { SignRequest } from "../../src/issuance/keeper.ts";
+import { CrlSchedule } from "../../src/revocation/crl-schedule.ts";
+import { createReads } from "../../src/store/reads.ts";
+import { buildTbsCertificate, certificateTemplate } from "../../src/x509/certificate-template.ts";
+import { parseCertificateList } from "../../src/x509/certificate-list.ts";
+import { emptyName } from "../../src/x509/name.ts";
+import { extKeyUsageOids } from "../../src/x509/oid.ts";
+import { serialNumberFrom } from "../../src/x509/serial-number.ts";
+import { assembleSigned } from "../../src/x509/signed.ts";
+import { createHome, createTestKeeper, done, intent, revocation } from "../store/fixture.ts";
+import {
+  DAY,
+  keyTypes,
+  softwareCa,
+  softwareKey,
+  testPolicy,
+  type SoftwareKeyType,
+} from "../support/software-ca.ts";
+
+const begin = new Date("2026-11-21T12:00:00Z");
+const operator = { kind: "operator", id: "alice", via: "session" } as const;
+
+async function bench(type: SoftwareKeyType = "P-256") {
+  const home = await createHome();
+  const journal = await home.openLog(createTestKeeper());
+  const ca = softwareCa(begin, type);
+  const clock = { now: begin };
+  const now = () => clock.now;
+  const reads = createReads(home.database, now);
+  const issuers = new IssuerSet(
+    () => [
+      {
+        issuer: "issuing",
+        keyId: ca.issuingKey.keyId,
+        state: "open",
+        certificate: ca.issuing,
+        chain: [ca.root],
+      },
+    ],
+    testPolicy(),
+    "http://127.0.0.1",
+  );
+  const asked: SignRequest[] = [];
+  let refuse: Error | undefined;
+  let last: Uint8Array | undefined;
+  const keeper = {
+    async sign(request: SignRequest) {
+      asked.push(request);
+      if (refuse !== undefined) throw refuse;
+      const signature = ca.issuingKey.sign(request.tbs);
+      last = assembleSigned(request.tbs, ca.algorithm, signature);
+      return signature;
+    },
+    list: async () => last,
+  };
+  const failures: unknown[] = [];
+  const parts = {
+    issuers,
+    journal,
+    reads,
+    keeper,
+    policyDigest: `sha256:${"00".repeat(32)}`,
+    now,
+    failed: (_: string, error: unknown) => failures.push(error),
+  };
+  let schedule = await CrlSchedule.load(parts);
+  return {
+    home,
+    journal,
+    reads,
+    ca,
+    clock,
+    asked,
+    failures,
+    get schedule() {
+      return schedule;
+    },
+    async reload() {
+      schedule = await CrlSchedule.load(parts);
+    },
+    refuse(error: Error | undefined) {
+      refuse = error;
+    },
+    /** A certificate that ends at `notAfter`, recorded and revoked. */
+    async revoked(notAfter: Date): Promise<string> {
+      const serialNumber = serialNumberFrom(randomBytes(20));
+      const tbs = buildTbsCertificate(
+        certificateTemplate({
+          issuerCertificate: ca.issuing,
+          keyUsage: ["digitalSignature"],
+          extKeyUsage: [extKeyUsageOids.serverAuth],
+          crlUrl: "http://127.0.0.1/crl/issuing.crl",
+          subjectKeyIdentifier: false,
+        }),
+        {
+          serialNumber,
+          notBefore: begin,
+          notAfter,
+          subject: emptyName,
+          publicKey: softwareKey("P-256").info,
+          names: [{ kind: "dns", value: "web.example.test" }],
+        },
+      );
+      const hex = Buffer.from(serialNumber).toString("hex");
+      const index = await journal.append(intent({ serialNumber: hex, notBefore: begin, notAfter }));
+      const certificate = assembleSigned(tbs, ca.algorithm, ca.issuingKey.sign(tbs));
+      await journal.append(done(index, certificate));
+      const item = revocation(hex);
+      if (item.kind !== "revocation") throw new TypeError("not a revocation");
+      await journal.append({ ...item, row: { ...item.row, revocationDate: begin, notAfter } });
+      return hex;
+    },
+    advance(milliseconds: number) {
+      clock.now = new Date(clock.now.getTime() + milliseconds);
+    },
+    serialNumbers() {
+      const list = parseCertificateList(schedule.current("issuing").der);
+      return [...list.entries()].map((entry) => Buffer.from(entry.serialNumber).toString("hex"));
+    },
+    async [Symbol.asyncDispose]() {
+      await schedule.stop();
+      await journal.close();
+      await home[Symbol.asyncDispose]();
+    },
+  };
+}
+
+test.for(keyTypes)(
+  "an issuer with a key of type %s makes CRLs, the hash follows the key",
+  async (type) => {
+    await using given = await bench(type);
+    const first = await given.schedule.publish("issuing", operator);
+    expect(first.number).toBe("1");
+    expect(first.nextUpdate.getTime() - first.thisUpdate.getTime()).toBe(7 * DAY);
+  },
+);
+
+test("CRL-57, CRL-19: numbers and thisUpdate rise with every CRL", async () => {
+  await using given = await bench();
+  const first = await given.schedule.publish("issuing", operator);
+  given.advance(1000);
+  const second = await given.schedule.publish("issuing", operator);
+  expect([first.number, second.number]).toEqual(["1", "2"]);
+  expect(second.thisUpdate > first.thisUpdate).toBe(true);
+});
+
+test("CRL-40: an entry stays until it has been on a CRL made after its certificate's end, then it goes", async () => {
+  await using given = await bench();
+  const lasting = await given.revoked(new Date(begin.getTime() + 80 * DAY));
+  const ending = await given.revoked(new Date(begin.getTime() + 2 * DAY));
+  given.advance(1000);
+  await given.schedule.publish("issuing", operator);
+  expect(given.serialNumbers().toSorted()).toEqual([lasting, ending].toSorted());
+  given.advance(3 * DAY);
+  await given.schedule.publish("issuing", operator);
+  expect(given.serialNumbers()).toContain(ending);
+  given.advance(DAY);
+  await given.schedule.publish("issuing", operator);
+  expect(given.serialNumbers()).toEqual([lasting]);
+  // The signer was shown the certificate of the entry that left.
+  expect(given.asked.at(-1)!.dropped).toHaveLength(1);
+  given.advance(DAY);
+  await given.schedule.publish("issuing", operator);
+  expect(given.serialNumbers()).toEqual([lasting]);
+  expect(given.asked.at(-1)!.dropped).toBeUndefined();
+});
+
+test("a clock set back stops CRLs with a state of its own, and nothing is signed", async () => {
+  await using given = await bench();
+  await given.schedule.publish("issuing", operator);
+  given.advance(-3_600_000);
+  await expect(given.schedule.publish("issuing", operator)).rejects.toMatchObject({
+    code: "clock-behind",
+  });
+  expect(given.asked).toHaveLength(1);
+  expect(given.schedule.troubles()[0]!.trouble).toContain("clock");
+});
+
+test("many revocations at once share CRLs", async () => {
+  await using given = await bench();
+  for (let count = 0; count < 20; count++)
+    await given.revoked(new Date(begin.getTime() + 80 * DAY));
+  given.advance(1000);
+  const waiting = Array.from({ length: 20 }, () => given.schedule.revoked("issuing"));
+  await Promise.race(waiting);
+  given.advance(2000);
+  const numbers = await Promise.all(waiting);
+  expect(new Set(numbers).size).toBeLessThanOrEqual(2);
+  expect(given.serialNumbers()).toHaveLength(20);
+});
+
+test("a signer that refuses leaves an abandoned intent, and the next CRL has a higher number", async () => {
+  await using given = await bench();
+  given.refuse(new Error("locked"));
+  await expect(given.schedule.publish("issuing", operator)).rejects.toThrow("locked");
+  expect(given.failures).toHaveLength(1);
+  given.refuse(undefined);
+  given.advance(1000);
+  expect((await given.schedule.publish("issuing", operator)).number).toBe("2");
+});
+
+test("a CRL that was signed and not recorded is not served, and the next one follows it", async () => {
+  await using given = await bench();
+  await given.schedule.publish("issuing", operator);
+  given.advance(1000);
+  // The crash: signed, and the journal gone before the result.
+  const append = given.journal.append.bind(given.journal);
+  given.journal.append = (item) =>
+    item.kind === "crl-done" ? Promise.reject(new Error("crash")) : append(item);
+  await expect(given.schedule.publish("issuing", operator)).rejects.toThrow("crash");
+  given.journal.append = append;
+  await given.schedule.stop();
+  await given.reload();
+  expect(given.schedule.current("issuing").number).toBe("1");
+  given.advance(1000);
+  const third = await given.schedule.publish("issuing", operator);
+  expect(third.number).toBe("3");
+  expect(parseCertificateList(given.asked.at(-1)!.predecessor!).crlNumber).toBe(2n);
+});
+
+test("a service that was down makes the overdue CRL at its start", async () => {
+  await using given = await bench();
+  await given.schedule.publish("issuing", operator);
+  await given.schedule.stop();
+  given.advance(2 * DAY);
+  await given.reload();
+  given.schedule.start();
+  await expect.poll(() => given.schedule.current("issuing").number).toBe("2");
+});
+
+test("requesters do not ask for CRLs, and unknown issuers have none", async () => {
+  await using given = await bench();
+  const requester = {
+    kind: "certificate",
+    id: "x",
+    via: "mtls",
+    issuer: "issuing",
+    serialNumber: "40",
+  } as const;
+  expect(() => given.schedule.publish("issuing", requester)).toThrow(
+    expect.objectContaining({ code: "forbidden" }),
+  );
+  expect(() => given.schedule.current("nobody")).toThrow(
+    expect.objectContaining({ code: "issuer-unknown" }),
+  );
+  expect(() => given.schedule.current("issuing")).toThrow(
+    expect.objectContaining({ code: "crl-unknown" }),
+  );
+});
