@@ -1,18 +1,14 @@
 /** A development home: tokens, keys, a root and an issuing CA, an operator and a requester, in one folder. */
 
 import { execFileSync } from "node:child_process";
-import {
-  createHash,
-  generateKeyPairSync,
-  randomBytes,
-  webcrypto,
-  type KeyObject,
-} from "node:crypto";
+import { generateKeyPairSync, randomBytes, webcrypto, type KeyObject } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { stringify } from "yaml";
 import { canonicalJson, type Json } from "./audit/canonical-json.ts";
+import { digestOf } from "./audit/digest.ts";
 import { readServiceConfig } from "./config.ts";
+import { policyDigest } from "./custody/grant.ts";
 import { spawnMakeToken, type MadeToken } from "./custody/token/spawn-make-token.ts";
 import { CountersignError } from "./errors.ts";
 import { checkRoot, compileGate, type GateDecision } from "./gate/gate.ts";
@@ -23,7 +19,6 @@ import { openLedger } from "./ledger.ts";
 import { compilePolicy } from "./policy/decide.ts";
 import { parsePolicy } from "./policy/document.ts";
 import { REQUESTER_STATEMENT_TYPE } from "./policy/requester.ts";
-import { digestOfPolicy } from "./service.ts";
 import {
   buildRootTbsCertificate,
   buildTbsCertificate,
@@ -172,7 +167,7 @@ export async function makeDevelopmentHome(
   const issuing = await make("issuing");
 
   const policy = parsePolicy(developmentPolicy, files.policy);
-  const policyDigest = digestOfPolicy(policy);
+  const grantedPolicy = policyDigest(policy);
   const keeperConfig = (keys: Json[]): void => {
     writeFileSync(
       files.keeper,
@@ -255,7 +250,7 @@ export async function makeDevelopmentHome(
   keeperConfig([
     {
       ...certifiedRoot,
-      grant: { operations: ["crl"], profiles: [], policy: policyDigest, signaturesPerHour: 100 },
+      grant: { operations: ["crl"], profiles: [], policy: grantedPolicy, signaturesPerHour: 100 },
     },
     {
       ...keyOf("issuing", issuing),
@@ -264,7 +259,7 @@ export async function makeDevelopmentHome(
       grant: {
         operations: ["certificate", "crl"],
         profiles: ["server", "client", "peer"],
-        policy: policyDigest,
+        policy: grantedPolicy,
         // A bound for a development home, not a rate anybody reaches by accident.
         signaturesPerHour: 10_000_000,
       },
@@ -420,8 +415,8 @@ function write(file: string, content: string): void {
   writeFileSync(file, content, { mode: 0o600, flag: "wx" });
 }
 
-function sha256(bytes: Uint8Array | string): string {
-  return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+function sha256(content: Uint8Array | string): string {
+  return digestOf(typeof content === "string" ? Buffer.from(content) : content);
 }
 
 export const developmentPolicy = `# Who may have which names. A change of issuers or profiles changes the policy's digest, which the

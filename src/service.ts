@@ -1,6 +1,6 @@
 /** The running service: the parts of the domain around one ledger, and what listens. */
 
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { readFileSync, unwatchFile, watchFile } from "node:fs";
 import { createServer as createHttpServer, type RequestListener, type Server } from "node:http";
 import { createServer as createHttpsServer } from "node:https";
@@ -9,6 +9,7 @@ import type { Logger } from "pino";
 import { canonicalJson } from "./audit/canonical-json.ts";
 import { encodeEntry } from "./audit/entry.ts";
 import type { ServiceConfig } from "./config.ts";
+import { policyDigest } from "./custody/grant.ts";
 import type { KeeperStatus } from "./custody/keeper-client.ts";
 import { CountersignError } from "./errors.ts";
 import { createApi } from "./http/api.ts";
@@ -47,12 +48,6 @@ export interface Service {
   readonly failed: Promise<Error>;
 }
 
-/** SHA-256 of the frame's canonical JSON: what standing grants name. */
-export function digestOfPolicy(policy: Policy): string {
-  const json = canonicalJson(policyFrame(policy));
-  return `sha256:${createHash("sha256").update(json).digest("hex")}`;
-}
-
 /**
  * Starts the service.
  *
@@ -86,10 +81,10 @@ async function serve(
   const { keeper, journal, reads } = ledger;
   let status = ledger.status;
   const compiled = compilePolicy(policy);
-  const policyDigest = digestOfPolicy(policy);
+  const inForce = policyDigest(policy);
 
   await abandonOpenIntents(ledger, now);
-  if ((await reads.policyDigest()) !== policyDigest) {
+  if ((await reads.policyDigest()) !== inForce) {
     await journal.append({
       kind: "policy",
       leaf: encodeEntry({
@@ -97,9 +92,9 @@ async function serve(
         at: now(),
         actor: { kind: "service", id: status.service },
         subject: {},
-        data: { policy: policyDigest },
+        data: { policy: inForce },
       }),
-      row: { digest: policyDigest, document: canonicalJson(policyFrame(policy)) },
+      row: { digest: inForce, document: canonicalJson(policyFrame(policy)) },
     });
   }
   const recorded = await reads.requesterStatements();
@@ -115,14 +110,14 @@ async function serve(
     journal,
     reads,
     keeper,
-    policyDigest,
+    policyDigest: inForce,
     now,
     failed: (issuer, error) => logger.error({ issuer, err: error }, "no CRL could be made"),
   });
   const issuance = createIssuance({
     issuers,
     policy: compiled,
-    policyDigest,
+    policyDigest: inForce,
     journal,
     reads,
     keeper,
@@ -179,11 +174,11 @@ async function serve(
           requester: { name: question.requester },
           names: canonicalNames(question.names),
         }),
-      document: () => ({ digest: policyDigest, document: policyFrame(policy) }),
+      document: () => ({ digest: inForce, document: policyFrame(policy) }),
     },
     operators,
     readiness,
-    status: async () => ({ ...(await statusFor(ledger, status)), policy: policyDigest }),
+    status: async () => ({ ...(await statusFor(ledger, status)), policy: inForce }),
     measurements: () => measurements(ledger, status, schedule, now()),
     denied: () => {
       denied += 1;

@@ -126,7 +126,9 @@ export async function getCertificate(
   );
   output.result({ ...stored, ...(options.out === undefined ? {} : { file: options.out }) });
   if (stored.certificate === null) {
-    output.note(`${reference.serialNumber} is recorded as ${stored.state}: there is no certificate`);
+    output.note(
+      `${reference.serialNumber} is recorded as ${stored.state}: there is no certificate`,
+    );
     return ExitCode.failed;
   }
   const pem = stored.certificate + stored.chain;

@@ -73,7 +73,12 @@ export async function crl(
     ["issuer", `${issuer} (${view.issuer})`],
     ["number", answer.number],
     ["thisUpdate", view.thisUpdate],
-    ["nextUpdate", view.state === "current" ? view.nextUpdate : { text: `${view.nextUpdate} (${view.state})`, colour: "red" }],
+    [
+      "nextUpdate",
+      view.state === "current"
+        ? view.nextUpdate
+        : { text: `${view.nextUpdate} (${view.state})`, colour: "red" },
+    ],
     ["SHA-256", view.sha256],
     ["entries", String(view.entryCount)],
     ["file", options.out],

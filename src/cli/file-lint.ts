@@ -41,14 +41,15 @@ export class IssuerPool {
   /** The certificate that signed this, by name and signature. */
   issuerOf(signed: Uint8Array, issuerName: Uint8Array): Certificate | undefined {
     return this.#certificates.find(
-      ({ tbs }) => equalOctets(tbs.subject, issuerName) && isSignedBy(signed, tbs.subjectPublicKeyInfo),
+      ({ tbs }) =>
+        equalOctets(tbs.subject, issuerName) && isSignedBy(signed, tbs.subjectPublicKeyInfo),
     );
   }
 
   /** From the issuer up to a root: undefined where one is missing. */
   pathAbove(signed: Uint8Array, issuerName: Uint8Array): Certificate[] | undefined {
     const path: Certificate[] = [];
-    for (let [der, name] = [signed, issuerName]; ; ) {
+    for (let [der, name] = [signed, issuerName]; ;) {
       const issuer = this.issuerOf(der, name);
       if (issuer === undefined || path.includes(issuer)) return undefined;
       path.push(issuer);
@@ -97,7 +98,9 @@ export function lintCertificateFile(der: Uint8Array, pool: IssuerPool, now: Date
     return { notChecked: "it is for neither a CA, a TLS server nor a TLS client", findings: [] };
   }
   // A chain that has ended since is no fault of the certificate.
-  const at = new Date(Math.max(tbs.notBefore.getTime(), Math.min(now.getTime(), tbs.notAfter.getTime())));
+  const at = new Date(
+    Math.max(tbs.notBefore.getTime(), Math.min(now.getTime(), tbs.notAfter.getTime())),
+  );
   const context = {
     kind,
     now: at,

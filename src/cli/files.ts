@@ -120,11 +120,14 @@ export function checkWritable(file: string, force = false, next?: string): void 
   try {
     accessSync(dirname(resolve(file)), constants.W_OK);
   } catch (error) {
-    throw new CommandFailure(`nothing can be written into ${dirname(resolve(file))}: ${reasonOf(error)}`, {
-      code: "file-not-written",
-      next: "make the folder, or name another",
-      cause: error,
-    });
+    throw new CommandFailure(
+      `nothing can be written into ${dirname(resolve(file))}: ${reasonOf(error)}`,
+      {
+        code: "file-not-written",
+        next: "make the folder, or name another",
+        cause: error,
+      },
+    );
   }
 }
 

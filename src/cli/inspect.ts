@@ -7,7 +7,13 @@ import { certificatesFrom } from "./certificate-reference.ts";
 import { entryRows, ENTRIES_SHOWN } from "./crl.ts";
 import type { Context } from "./context.ts";
 import { ExitCode } from "./failure.ts";
-import { IssuerPool, isSignedBy, lintCertificateFile, lintCrlFile, type FileLint } from "./file-lint.ts";
+import {
+  IssuerPool,
+  isSignedBy,
+  lintCertificateFile,
+  lintCrlFile,
+  type FileLint,
+} from "./file-lint.ts";
 import { readInput } from "./files.ts";
 import type { Cell, Field, Output } from "./output.ts";
 import { piecesOf, type Piece } from "./pieces.ts";
@@ -75,14 +81,24 @@ export async function inspect(
   const chain = certificates.length > 1 ? chainOf(certificates) : undefined;
   output.result({ file, objects, ...(chain === undefined ? {} : { chain }) });
   const count = objects.length === 1 ? "" : `${objects.length} objects`;
-  output.line({ text: `${file === "-" ? "standard input" : file}${count && `: ${count}`}`, colour: "bold" });
+  output.line({
+    text: `${file === "-" ? "standard input" : file}${count && `: ${count}`}`,
+    colour: "bold",
+  });
   for (const [index, object] of objects.entries()) {
     output.line();
     show(output, object, index, objects);
   }
   if (chain !== undefined) {
     output.line();
-    output.fields([["chain", chain.ordered ? "each certificate is signed by the next" : { text: chain.detail, colour: "yellow" }]]);
+    output.fields([
+      [
+        "chain",
+        chain.ordered
+          ? "each certificate is signed by the next"
+          : { text: chain.detail, colour: "yellow" },
+      ],
+    ]);
   }
   const nothing = objects.every((object) => object.kind === "other" || "broken" in object);
   return nothing ? ExitCode.failed : ExitCode.done;
@@ -136,7 +152,10 @@ function chainOf(certificates: readonly Uint8Array[]): { ordered: boolean; detai
 function show(output: Output, object: Inspected, index: number, all: readonly Inspected[]): void {
   const title = all.length === 1 ? "" : `${index + 1}. `;
   const heading = (text: string): void =>
-    output.line({ text: `${title}${text}${all.length === 1 ? "" : `, ${object.place}`}`, colour: "bold" });
+    output.line({
+      text: `${title}${text}${all.length === 1 ? "" : `, ${object.place}`}`,
+      colour: "bold",
+    });
   if ("broken" in object) {
     heading(object.kind);
     output.fields([["broken", { text: object.broken, colour: "red" }]], 2);
@@ -156,8 +175,12 @@ function show(output: Output, object: Inspected, index: number, all: readonly In
       output.fields([...crlFields(object), ...lintFields(object.lint)], 2);
       if (object.entryCount > 0) {
         output.line();
-        output.table(["  SERIAL NUMBER", "REVOKED", "REASON"], entryRows(object.entries).map(([serial, ...rest]) => [`  ${serial}`, ...rest]));
-        if (object.entryCount > ENTRIES_SHOWN) output.line(`  and ${object.entryCount - ENTRIES_SHOWN} more; --json has them all`);
+        output.table(
+          ["  SERIAL NUMBER", "REVOKED", "REASON"],
+          entryRows(object.entries).map(([serial, ...rest]) => [`  ${serial}`, ...rest]),
+        );
+        if (object.entryCount > ENTRIES_SHOWN)
+          output.line(`  and ${object.entryCount - ENTRIES_SHOWN} more; --json has them all`);
       }
       return;
     case "private key":
@@ -166,7 +189,13 @@ function show(output: Output, object: Inspected, index: number, all: readonly In
       return;
     case "public key":
       heading("public key");
-      output.fields([["type", object.type], ["SHA-256", object.sha256]], 2);
+      output.fields(
+        [
+          ["type", object.type],
+          ["SHA-256", object.sha256],
+        ],
+        2,
+      );
       return;
     case "other":
       heading(object.description);
@@ -190,7 +219,12 @@ function certificateFields(view: CertificateView): Field[] {
     ["not after", until],
     ["public key", `${view.publicKey.type}, ${view.publicKey.sha256}`],
     ["signature", view.signatureAlgorithm],
-    ["CA", view.ca ? `yes${view.pathLen === undefined ? "" : `, path length ${view.pathLen}`}` : undefined],
+    [
+      "CA",
+      view.ca
+        ? `yes${view.pathLen === undefined ? "" : `, path length ${view.pathLen}`}`
+        : undefined,
+    ],
     ["key usage", view.keyUsage.join(", ") || undefined],
     ["extended usage", view.extKeyUsage.join(", ") || undefined],
     ["subject key id", view.subjectKeyIdentifier],

@@ -237,7 +237,9 @@ function afterFailure(error: unknown, options: IssueOptions, idempotencyKey: str
     return error.with(`the new key stays in ${keyOut}: try again with --key ${keyOut}`);
   }
   if (options.csr !== undefined) {
-    return error.with(`try again with --idempotency-key ${idempotencyKey}: nothing is issued twice`);
+    return error.with(
+      `try again with --idempotency-key ${idempotencyKey}: nothing is issued twice`,
+    );
   }
   return error;
 }
@@ -270,7 +272,8 @@ function report(
     logIndex: issued.logIndex,
     certificate: issued.certificate,
     chain: issued.chain,
-    url: new URL(`${issuerPath(issued.issuer)}/certificates/${issued.serialNumber}`, client.url).href,
+    url: new URL(`${issuerPath(issued.issuer)}/certificates/${issued.serialNumber}`, client.url)
+      .href,
     ...(options.keyOut === undefined ? {} : { keyFile: options.keyOut }),
     ...(options.out === undefined ? {} : { file: options.out }),
   });

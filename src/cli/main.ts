@@ -98,15 +98,23 @@ environment. NO_COLOR turns colours off.
 `;
 
 program
-  .description("Asks a Countersign service for certificates and revokes them; inspects files; verifies the log.")
+  .description(
+    "Asks a Countersign service for certificates and revokes them; inspects files; verifies the log.",
+  )
   .version(versionOf(), "-V, --version", "print the version")
   .exitOverride()
   .showHelpAfterError("(countersign --help, or the command's own --help, says what there is)")
   .configureHelp({ showGlobalOptions: true })
   .option("--url <url>", "the service's API, https://host:port")
-  .option("--ca <file>", "PEM of the CA, or of the service's own certificate; nothing else is trusted")
+  .option(
+    "--ca <file>",
+    "PEM of the CA, or of the service's own certificate; nothing else is trusted",
+  )
   .option("--api-key-file <file>", "a requester's API key; only its owner may read the file")
-  .option("--client-cert <file>", "PEM of a TLS client certificate, for a requester that is bound to it")
+  .option(
+    "--client-cert <file>",
+    "PEM of a TLS client certificate, for a requester that is bound to it",
+  )
   .option("--client-key <file>", "PEM of its key")
   .option("--operator <id>", "sign in as this operator where a command needs it")
   .option("--ssh-key <file>", "the operator's SSH key; the .pub file of a key in an agent will do")
@@ -123,11 +131,17 @@ program
 program
   .command("issue")
   .description("get a certificate: for a new key made here, an existing one, or a CSR")
-  .option("--key-out <file>", "make a key and write it here, mode 0600, never overwriting; it is never sent")
+  .option(
+    "--key-out <file>",
+    "make a key and write it here, mode 0600, never overwriting; it is never sent",
+  )
   .option("--key <file>", "use this private key (PEM, without a passphrase)")
   .option("--csr <file>", "send this CSR (PEM or DER); - is standard input")
   .addOption(repeatable("--name <name>", "DNS name or IP address; repeat for more"))
-  .option("--common-name <name>", "subject; it must be one of the names (default: an empty subject)")
+  .option(
+    "--common-name <name>",
+    "subject; it must be one of the names (default: an empty subject)",
+  )
   .addOption(
     new Option("--key-type <type>", "of the new key")
       .choices(["P-256", "P-384", "P-521", "RSA-2048", "RSA-3072", "RSA-4096", "Ed25519"])
@@ -155,11 +169,7 @@ program
   .command("revoke")
   .description("revoke a certificate, by serial number (hex), sha256:… or a file that holds it")
   .argument("<certificate>", "serial number, sha256:…, or file")
-  .addOption(
-    new Option("--reason <reason>", "why")
-      .choices(REASONS)
-      .default("unspecified"),
-  )
+  .addOption(new Option("--reason <reason>", "why").choices(REASONS).default("unspecified"))
   .option("--key <file>", "prove possession of the certificate's key instead of other credentials")
   .option("--invalidity-date <time>", "since when the key is known to be bad, RFC 3339")
   .option("--issuer <id>", "of the serial number; not needed for a file")
@@ -201,7 +211,9 @@ const certificates = program
   .option("--name <name>", "a name, or *.example.test for all that end in .example.test")
   .option("--requester <name>", "operators: of this requester")
   .option("--profile <id>", "of this profile")
-  .addOption(new Option("--state <state>", "in this state").choices(["valid", "expired", "revoked"]))
+  .addOption(
+    new Option("--state <state>", "in this state").choices(["valid", "expired", "revoked"]),
+  )
   .option("--serial <hex>", "with a serial number that begins like this")
   .option("--limit <count>", "as many, 1 to 200 (default: 50)", pageSize)
   .option("--cursor <cursor>", "the page after an earlier one")
@@ -268,9 +280,14 @@ requester
   .addOption(repeatable("--issuer <id>", "it may ask this issuer; repeat for more"))
   .addOption(repeatable("--profile <id>", "for this profile; repeat for more"))
   .addOption(
-    repeatable("--dns <pattern>", "exact:, subdomains:, one-label: or wildcard: and a host; repeat for more"),
+    repeatable(
+      "--dns <pattern>",
+      "exact:, subdomains:, one-label: or wildcard: and a host; repeat for more",
+    ),
   )
-  .addOption(repeatable("--ip <pattern>", "an address or a block such as 10.0.0.0/8; repeat for more"))
+  .addOption(
+    repeatable("--ip <pattern>", "an address or a block such as 10.0.0.0/8; repeat for more"),
+  )
   .addOption(repeatable("--deny-dns <pattern>", "refused, whatever --dns says"))
   .addOption(repeatable("--deny-ip <pattern>", "refused, whatever --ip says"))
   .addOption(
@@ -279,7 +296,10 @@ requester
       .default("own"),
   )
   .addOption(
-    repeatable("--mtls <issuer:kind:name>", "instead of an API key: holders of such a client certificate"),
+    repeatable(
+      "--mtls <issuer:kind:name>",
+      "instead of an API key: holders of such a client certificate",
+    ),
   )
   .option("--key-out <file>", "write the API key here, mode 0600, instead of standard output")
   .option("--replace", "put it in the place of the requester with this name")
@@ -309,7 +329,9 @@ requester
   .option("--yes", "sign the statement without asking")
   .addHelpText("after", examples("countersign requester remove web"))
   .action((name: string, options: RemoveOptions) =>
-    run(async (context) => (await import("./requester.ts")).removeRequester(context, name, options)),
+    run(async (context) =>
+      (await import("./requester.ts")).removeRequester(context, name, options),
+    ),
   );
 
 program
@@ -320,11 +342,19 @@ program
 
 program
   .command("verify")
-  .description("verify the audit log: a copy in a folder, a URL, a database, or the configured service")
-  .argument("[log]", "folder or URL of the log (default: the configured service's, or the database's)")
+  .description(
+    "verify the audit log: a copy in a folder, a URL, a database, or the configured service",
+  )
+  .argument(
+    "[log]",
+    "folder or URL of the log (default: the configured service's, or the database's)",
+  )
   .option("--key <vkey>", "the log's verifier key; without it nothing anchors the log")
   .option("--since <file>", "a checkpoint saved earlier: the log must have grown out of it")
-  .option("--database <file>", "compare the service's database with the log, row by row (needs sqlite3)")
+  .option(
+    "--database <file>",
+    "compare the service's database with the log, row by row (needs sqlite3)",
+  )
   .addOption(repeatable("--certificate <file>", "the log must account for this certificate"))
   .addHelpText(
     "after",
@@ -356,7 +386,10 @@ policy
   .option("--requester <name>", "operators: as this requester")
   .option("--issuer <id>", "default: the configured one, or the only one that issues")
   .option("--profile <id>", "default: the configured one, or server")
-  .addHelpText("after", examples("countersign policy explain --requester web web.example.test 10.0.0.7"))
+  .addHelpText(
+    "after",
+    examples("countersign policy explain --requester web web.example.test 10.0.0.7"),
+  )
   .action((names: string[], options: ExplainOptions) =>
     run(async (context) => (await import("./policy.ts")).explainPolicy(context, names, options)),
   );

@@ -127,16 +127,11 @@ function textOf(cell: Cell): string {
  * direction of writing made visible. Line ends are left to the caller's own text.
  */
 export function printable(text: string): string {
-  return text.replaceAll(
-    /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu,
-    (character) => {
-      if (character === "\n") return character;
-      const code = character.codePointAt(0)!;
-      return code < 0x100
-        ? `\\x${code.toString(16).padStart(2, "0")}`
-        : `\\u{${code.toString(16)}}`;
-    },
-  );
+  return text.replaceAll(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
+    if (character === "\n") return character;
+    const code = character.codePointAt(0)!;
+    return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`;
+  });
 }
 
 function failureJson(failure: CommandFailure): Record<string, unknown> {

@@ -46,7 +46,9 @@ function pemPieces(text: string): Piece[] {
     const begin = text.indexOf(BEGIN, offset);
     if (begin < 0) return pieces;
     const place = `PEM block ${pieces.length + 1}`;
-    const label = /^[^\n\r-]{1,64}(?=-----)/.exec(text.slice(begin + BEGIN.length, begin + 100))?.[0];
+    const label = /^[^\n\r-]{1,64}(?=-----)/.exec(
+      text.slice(begin + BEGIN.length, begin + 100),
+    )?.[0];
     const closing = label === undefined ? "" : `-----END ${label}-----`;
     const end = label === undefined ? -1 : text.indexOf(closing, begin);
     if (label === undefined || end < 0) {
@@ -75,7 +77,8 @@ const pemKinds: Readonly<Record<string, PieceKind>> = {
 };
 
 const pemDescriptions: Readonly<Record<string, string>> = {
-  "TRUSTED CERTIFICATE": "a certificate with OpenSSL's trust settings: write it out plain with openssl x509",
+  "TRUSTED CERTIFICATE":
+    "a certificate with OpenSSL's trust settings: write it out plain with openssl x509",
   PKCS7: "a PKCS#7 bundle: openssl pkcs7 -print_certs takes it apart",
   CMS: "a CMS message",
   "EC PARAMETERS": "the parameters of an EC key",
@@ -120,7 +123,11 @@ function kindOf(element: DerElement): Omit<Piece, "place"> {
   const der = Uint8Array.from(encodingOf(element));
   const [first, second, third] = childrenOf(element);
   const tags = tagsOf(element);
-  const other = (description: string): Omit<Piece, "place"> => ({ kind: "other", der, description });
+  const other = (description: string): Omit<Piece, "place"> => ({
+    kind: "other",
+    der,
+    description,
+  });
   if (tags === "30 30 03") return { kind: signedKind(first!), der };
   if (tags === "30 03") return { kind: "public key", der };
   if (tags.startsWith("02 30 04")) return { kind: "private key", der, label: "PRIVATE KEY" };
@@ -132,7 +139,8 @@ function kindOf(element: DerElement): Omit<Piece, "place"> {
   if (tags.startsWith("02 30") && tagsOf(second!).startsWith("06 a0")) {
     return other("a PKCS#12 file: openssl pkcs12 takes it apart");
   }
-  if (tags === "06 a0") return other("a PKCS#7 or CMS bundle: openssl pkcs7 -print_certs takes it apart");
+  if (tags === "06 a0")
+    return other("a PKCS#7 or CMS bundle: openssl pkcs7 -print_certs takes it apart");
   if (tags === "02 02") return other("an RSA public key without its algorithm (PKCS#1)");
   return other("DER that is none of the kinds known here");
 }

@@ -77,17 +77,15 @@ export async function addRequester(
   } catch (error) {
     if (keyOut !== undefined && cameToNothing(error)) {
       removeSecretFile(keyOut);
-      throw (error as CommandFailure).with(`${keyOut} was removed again: the key in it is not in force`);
+      throw (error as CommandFailure).with(
+        `${keyOut} was removed again: the key in it is not in force`,
+      );
     }
     throw error;
   }
   output.result({
     requester: change.requester,
-    ...(apiKey === undefined
-      ? {}
-      : keyOut === undefined
-        ? { apiKey }
-        : { apiKeyFile: keyOut }),
+    ...(apiKey === undefined ? {} : keyOut === undefined ? { apiKey } : { apiKeyFile: keyOut }),
     statement: { sequence: statement.sequence, sha256: digestOf(statement) },
   });
   output.note(`requester ${name} is in force`);
@@ -268,10 +266,13 @@ async function headOf(client: ApiClient): Promise<Checkpoint> {
       ? parseCheckpoint(splitNote(body).text)
       : openCheckpoint(body, logKey);
   } catch (error) {
-    throw new CommandFailure(`the log's checkpoint is not as it should be: ${(error as Error).message}`, {
-      code: "signature-invalid",
-      cause: error,
-    });
+    throw new CommandFailure(
+      `the log's checkpoint is not as it should be: ${(error as Error).message}`,
+      {
+        code: "signature-invalid",
+        cause: error,
+      },
+    );
   }
 }
 

@@ -134,7 +134,10 @@ function signStatement(key: KeyObject, spki: Uint8Array, statement: Uint8Array):
 
 /** The id of the issuer, which is the last part of the address of its CRL: `…/crl/issuing.crl`. */
 function issuerOf(certificate: Uint8Array): string | undefined {
-  const points = extensionOf(parseCertificate(certificate).tbs, extensionOids.cRLDistributionPoints);
+  const points = extensionOf(
+    parseCertificate(certificate).tbs,
+    extensionOids.cRLDistributionPoints,
+  );
   if (points === undefined) return undefined;
   for (const { fullName = [] } of parseDistributionPoints(points.value)) {
     for (const name of fullName) {

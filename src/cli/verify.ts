@@ -83,7 +83,10 @@ async function openDatabase(file: string | undefined): Promise<AuditDatabase | u
   try {
     return await openAuditDatabase(file);
   } catch (error) {
-    throw new CommandFailure((error as Error).message, { code: "database-unreadable", cause: error });
+    throw new CommandFailure((error as Error).message, {
+      code: "database-unreadable",
+      cause: error,
+    });
   }
 }
 
@@ -186,24 +189,26 @@ function show({ output }: Context, report: VerifyReport, exitCode: ExitCode): vo
   output.fields([
     ["log", checkpoint?.origin ?? "none"],
     ["entries", checkpoint === undefined ? undefined : String(checkpoint.size)],
-    ["root", checkpoint === undefined ? undefined : Buffer.from(checkpoint.root).toString("base64")],
+    [
+      "root",
+      checkpoint === undefined ? undefined : Buffer.from(checkpoint.root).toString("base64"),
+    ],
     ["rules", report.rules.join(" ")],
     ["open intents", openIntents.length === 0 ? undefined : someOf(openIntents)],
     ["given-up intents", abandonedIntents.length === 0 ? undefined : someOf(abandonedIntents)],
-    ...report.certificates.map(
-      ({ sha256, verdict, intentIndex, doneIndex }): [string, string] => [
-        "certificate",
-        `${sha256}: ${
-          verdict === "logged"
-            ? `logged, entry ${doneIndex} (intent ${intentIndex})`
-            : verdict === "intent"
-              ? `intended, entry ${intentIndex}, and never recorded as signed`
-              : "NOT logged"
-        }`,
-      ],
-    ),
+    ...report.certificates.map(({ sha256, verdict, intentIndex, doneIndex }): [string, string] => [
+      "certificate",
+      `${sha256}: ${
+        verdict === "logged"
+          ? `logged, entry ${doneIndex} (intent ${intentIndex})`
+          : verdict === "intent"
+            ? `intended, entry ${intentIndex}, and never recorded as signed`
+            : "NOT logged"
+      }`,
+    ]),
   ]);
-  for (const { rule, position, detail } of notices) output.line(`note: ${rule} ${position}: ${detail}`);
+  for (const { rule, position, detail } of notices)
+    output.line(`note: ${rule} ${position}: ${detail}`);
   const shown = failures.slice(0, FAILURES_SHOWN);
   for (const { rule, position, detail } of shown) {
     output.line({ text: `${rule} failed: ${position}: ${detail}`, colour: "red" });
@@ -216,7 +221,9 @@ function show({ output }: Context, report: VerifyReport, exitCode: ExitCode): vo
       return;
     case ExitCode.notAnchored:
       output.line({ text: "consistent with itself, anchored in nothing", colour: "yellow" });
-      output.note("give --key with the log's verifier key: whoever made this copy could have made all of it up");
+      output.note(
+        "give --key with the log's verifier key: whoever made this copy could have made all of it up",
+      );
       return;
     default:
       output.line({ text: "the log does NOT verify", colour: "red" });

@@ -33,12 +33,7 @@ import {
 } from "../x509/extension.ts";
 import { parseGeneralNames, type GeneralName } from "../x509/general-name.ts";
 import { nameText } from "../x509/name.ts";
-import {
-  accessMethodOids,
-  algorithmOids,
-  extensionOids,
-  extKeyUsageOids,
-} from "../x509/oid.ts";
+import { accessMethodOids, algorithmOids, extensionOids, extKeyUsageOids } from "../x509/oid.ts";
 import { signatureAlgorithmFrom } from "../x509/signature-algorithm.ts";
 import { parseSigned } from "../x509/signed.ts";
 import type { Piece } from "./pieces.ts";
@@ -96,7 +91,11 @@ export interface RequestView {
   readonly signatureAlgorithm: string;
   readonly otherExtensions: readonly string[];
   /** Why a service would refuse it whatever the policy says; null if it would not. */
-  readonly refusal: { readonly code: string; readonly rule?: string; readonly detail: string } | null;
+  readonly refusal: {
+    readonly code: string;
+    readonly rule?: string;
+    readonly detail: string;
+  } | null;
 }
 
 export interface RevokedView {
@@ -143,7 +142,9 @@ export function certificateView(der: Uint8Array, now: Date): CertificateView {
   const basic = read(value("basicConstraints"), parseBasicConstraints);
   const access = read(value("authorityInfoAccess"), parseAuthorityInfoAccess) ?? [];
   const accessUrls = (method: string): string[] =>
-    access.filter((description) => description.method === method).map((one) => nameView(one.location).value);
+    access
+      .filter((description) => description.method === method)
+      .map((one) => nameView(one.location).value);
   const points = read(value("cRLDistributionPoints"), parseDistributionPoints) ?? [];
   const ski = read(value("subjectKeyIdentifier"), parseSubjectKeyIdentifier);
   const aki = read(value("authorityKeyIdentifier"), parseAuthorityKeyIdentifier)?.keyIdentifier;
@@ -348,7 +349,8 @@ export function privateKeyView({ label = "PRIVATE KEY", der, text }: Piece): Pri
     "OPENSSH PRIVATE KEY": "OpenSSH",
   };
   const format = formats[label] ?? label;
-  if (label === "OPENSSH PRIVATE KEY") return { kind: "private key", format, ...sshKey(text ?? "") };
+  if (label === "OPENSSH PRIVATE KEY")
+    return { kind: "private key", format, ...sshKey(text ?? "") };
   const encrypted =
     label === "ENCRYPTED PRIVATE KEY" || /^Proc-Type: 4,ENCRYPTED/m.test(text ?? "");
   if (encrypted) {
@@ -359,7 +361,11 @@ export function privateKeyView({ label = "PRIVATE KEY", der, text }: Piece): Pri
     const key =
       der === undefined
         ? createPrivateKey(text ?? "")
-        : createPrivateKey({ key: Buffer.from(der), format: "der", type: derTypes[label] ?? "pkcs8" });
+        : createPrivateKey({
+            key: Buffer.from(der),
+            format: "der",
+            type: derTypes[label] ?? "pkcs8",
+          });
     const spki = createPublicKey(key).export({ format: "der", type: "spki" });
     return {
       kind: "private key",

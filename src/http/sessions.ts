@@ -1,6 +1,6 @@
 /** Operators' sessions: a signed challenge gives a 15-minute bearer token. CUSTODY 8.2. */
 
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { canonicalJson } from "../audit/canonical-json.ts";
 import { verifySshSignature } from "../custody/ssh-signature.ts";
 import { CountersignError } from "../errors.ts";
@@ -133,7 +133,7 @@ export function createSessions(parts: SessionParts): Sessions {
 
 /** SHA-256 of a bearer token, hex: what is stored and looked up in place of it. */
 export function digestOfToken(token: string): string {
-  return createHash("sha256").update(token).digest("hex");
+  return hash("sha256", token, "hex");
 }
 
 function verifyByAny(keys: readonly string[], message: Uint8Array, signature: string): void {

@@ -1,6 +1,7 @@
 /** Signing a root or an intermediate whose exact bytes the keeper's configuration grants. */
 
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
+import { digestOf } from "../audit/digest.ts";
 import { encodeEntry, type Actor } from "../audit/entry.ts";
 import { refusal, type GateDecision } from "../gate/gate.ts";
 import { nameText } from "../x509/name.ts";
@@ -8,7 +9,6 @@ import { parseCertificate, parseTbsCertificate } from "../x509/certificate.ts";
 import { parsePublicKey, spkiDigest } from "../x509/public-key.ts";
 import { signatureAlgorithmFrom } from "../x509/signature-algorithm.ts";
 import { assembleSigned } from "../x509/signed.ts";
-import { digestOf } from "./issuer.ts";
 import type { Journal } from "./journal.ts";
 import type { Signing } from "./keeper.ts";
 
@@ -40,7 +40,7 @@ export async function signCaCertificate(
   const algorithm = signatureAlgorithmFrom(parsed.signatureAlgorithm);
   if (algorithm === undefined) throw new TypeError("the TBS names an unknown signature algorithm");
   const serialNumber = Buffer.from(parsed.serialNumber).toString("hex");
-  const tbsSha256 = createHash("sha256").update(tbs).digest();
+  const tbsSha256 = hash("sha256", tbs, "buffer");
   const subject = { issuer: command.issuer, keyId: command.keyId, serialNumber };
   const intent = encodeEntry({
     type: "sign.intent",

@@ -1,6 +1,7 @@
 /** One certificate from request to record: DESIGN "An issuance, as data sees it". */
 
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
+import { digestOf } from "../audit/digest.ts";
 import { encodeEntry, entryText, type LogEntryOf } from "../audit/entry.ts";
 import { CountersignError } from "../errors.ts";
 import { refusal } from "../gate/gate.ts";
@@ -18,7 +19,7 @@ import { spkiDigest, type PublicKeyInfo } from "../x509/public-key.ts";
 import { SERIAL_NUMBER_OCTETS, serialNumberFrom } from "../x509/serial-number.ts";
 import { assembleSigned } from "../x509/signed.ts";
 import { actorOf, requireRequester, type Caller } from "./caller.ts";
-import { digestOf, type Issuer, type IssuerSet } from "./issuer.ts";
+import type { Issuer, IssuerSet } from "./issuer.ts";
 import type { CertificateRow, Journal } from "./journal.ts";
 import type { Signing } from "./keeper.ts";
 import type { Reads, StoredCertificate } from "./records.ts";
@@ -326,7 +327,7 @@ function prepare(
     },
   });
   const { rule, warnings } = refusal(decision);
-  const tbsSha256 = createHash("sha256").update(tbs).digest();
+  const tbsSha256 = hash("sha256", tbs, "buffer");
   const serialNumberHex = Buffer.from(serialNumber).toString("hex");
   return {
     tbs,

@@ -1,6 +1,5 @@
 /** The issuers of this service: their certificates, templates and gate, compiled once. */
 
-import { createHash } from "node:crypto";
 import { CountersignError } from "../errors.ts";
 import { compileGate, type Gate } from "../gate/gate.ts";
 import type { CompiledPolicy } from "../policy/decide.ts";
@@ -179,9 +178,4 @@ function compileIssuer(
     }),
     templates: new Map(templates),
   };
-}
-
-/** `sha256:` and the hex digest, as records name bytes. */
-export function digestOf(bytes: Uint8Array): string {
-  return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 }

@@ -1,7 +1,8 @@
 /** Requesters: the policy's entries for machines, changed by one operator's signed statement each. */
 
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { parseCanonicalJson } from "../audit/canonical-json.ts";
+import { digestOf } from "../audit/digest.ts";
 import { encodeEntry } from "../audit/entry.ts";
 import { verifySshSignature } from "../custody/ssh-signature.ts";
 import { CountersignError } from "../errors.ts";
@@ -75,7 +76,7 @@ export class RequesterRegister implements Requesters {
   async byCertificate(certificate: Uint8Array): Promise<Caller | undefined> {
     const { reads, now } = this.#parts;
     // The handshake proved the key; that the very same bytes are recorded here proves the issuer.
-    const digest = createHash("sha256").update(certificate).digest();
+    const digest = hash("sha256", certificate, "buffer");
     const row = await reads.certificateBySha256(digest);
     if (row === undefined || row.state !== "issued") return undefined;
     const at = now();
@@ -161,7 +162,7 @@ export class RequesterRegister implements Requesters {
     if (parsed.action === "set") policy.updateRequester(parsed.requester);
     else policy.removeRequester(parsed.name);
     this.#sequence = parsed.sequence;
-    this.#previous = `sha256:${createHash("sha256").update(statement).digest("hex")}`;
+    this.#previous = digestOf(statement);
   }
 }
 

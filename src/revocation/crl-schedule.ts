@@ -1,12 +1,13 @@
 /** Making CRLs: on revocation, and before the published one grows old. RFC 5280 §5. */
 
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
+import { digestOf } from "../audit/digest.ts";
 import { encodeEntry, type Actor } from "../audit/entry.ts";
 import { CountersignError } from "../errors.ts";
 import { refusal } from "../gate/gate.ts";
 import { actorOf, type Caller } from "../issuance/caller.ts";
 import { wholeSeconds } from "../issuance/issuance.ts";
-import { digestOf, type Issuer, type IssuerSet } from "../issuance/issuer.ts";
+import type { Issuer, IssuerSet } from "../issuance/issuer.ts";
 import type { Journal } from "../issuance/journal.ts";
 import type { Signing } from "../issuance/keeper.ts";
 import type { Reads, RevokedRecord } from "../issuance/records.ts";
@@ -271,7 +272,7 @@ export class CrlSchedule implements Crls {
     };
     const { warnings } = refusal(issuer.gate.checkCertificateList(tbs, context));
     const subject = { issuer: issuer.id, keyId: issuer.keyId };
-    const tbsSha256 = createHash("sha256").update(tbs).digest();
+    const tbsSha256 = hash("sha256", tbs, "buffer");
     const intent = encodeEntry({
       type: "sign.intent",
       at: now(),

@@ -2,11 +2,12 @@
 
 import { createPublicKey, verify } from "node:crypto";
 import { parseCanonicalJson } from "../audit/canonical-json.ts";
+import { digestOf } from "../audit/digest.ts";
 import { encodeEntry, type Actor } from "../audit/entry.ts";
 import { CountersignError } from "../errors.ts";
 import { actorOf, type Caller } from "../issuance/caller.ts";
 import { wholeSeconds } from "../issuance/issuance.ts";
-import { digestOf, type IssuerSet } from "../issuance/issuer.ts";
+import type { IssuerSet } from "../issuance/issuer.ts";
 import type { Journal } from "../issuance/journal.ts";
 import type { Reads, StoredCertificate, StoredRevocation } from "../issuance/records.ts";
 import { parseCertificate } from "../x509/certificate.ts";

@@ -119,7 +119,12 @@ test("a failure with --json is one JSON value on standard error", async () => {
   const run = await countersign([...nobody(), "--json", "status"]);
   expect(run.stdout).toBe("");
   expect(JSON.parse(run.stderr)).toMatchObject({
-    error: { code: "unreachable", exitCode: 4, detail: expect.any(String), next: expect.any(String) },
+    error: {
+      code: "unreachable",
+      exitCode: 4,
+      detail: expect.any(String),
+      next: expect.any(String),
+    },
   });
 });
 
@@ -182,18 +187,22 @@ test("a private key that others may read is refused", async () => {
   expect(run.stderr).toContain("chmod 600 loose.key");
 });
 
-test.for(["bad_name.example.test", "-a.example.test", "a..b", "*.*.example.test", "1.2.3.4.5", "a\u0000b"])(
-  "a malformed name is refused here, before a key is made: %j",
-  async (name) => {
-    const run = await countersign([
-      ...[...nobody(), "issue", "--issuer", "issuing", "--key-out", "unmade.key"],
-      ...["--name", name.replace("\u0000", "\u0001")],
-    ]);
-    expect(run).toMatchObject({ status: 2 });
-    expect(run.stderr).toContain("name-malformed");
-    expect(() => statSync(path("unmade.key"))).toThrow("ENOENT");
-  },
-);
+test.for([
+  "bad_name.example.test",
+  "-a.example.test",
+  "a..b",
+  "*.*.example.test",
+  "1.2.3.4.5",
+  "a\u0000b",
+])("a malformed name is refused here, before a key is made: %j", async (name) => {
+  const run = await countersign([
+    ...[...nobody(), "issue", "--issuer", "issuing", "--key-out", "unmade.key"],
+    ...["--name", name.replace("\u0000", "\u0001")],
+  ]);
+  expect(run).toMatchObject({ status: 2 });
+  expect(run.stderr).toContain("name-malformed");
+  expect(() => statSync(path("unmade.key"))).toThrow("ENOENT");
+});
 
 test("settings come from $COUNTERSIGN_CONFIG, JSON or YAML, with paths against the file's folder", async () => {
   mkdirSync(path("settings"));

@@ -117,17 +117,44 @@ test("AUDIT 9.6, exit code 3: without a key it is anchored in nothing, and says 
 
 test.for([
   { name: "an entry", file: "tile/entries/001", at: 40, rule: "LOG-2", position: /^entry \d+$/ },
-  { name: "a hash of the first level", file: "tile/0/001", at: 32 * 7, rule: "LOG-2", position: /^tile\/0\/001 hash 7$/ },
-  { name: "the last partial tile", file: "tile/0/002.p/88", at: -1, rule: "LOG-2", position: /^tile\/0\/002/ },
-  { name: "a hash of the second level", file: "tile/1/000.p/2", at: 0, rule: "LOG-2", position: /^tile\/1\/000/ },
-  { name: "the checkpoint's signature", file: "checkpoint", at: -10, rule: "LOG-1", position: /^checkpoint$/ },
-])("ST-72, exit code 1: $name was changed, and rule and position are named", async ({ file, at, rule, position }) => {
-  const { status, report } = await verify(broken(file, at), "--key", key);
-  expect(status).toBe(1);
-  expect(report.failures).toContainEqual(
-    expect.objectContaining({ rule, position: expect.stringMatching(position) }),
-  );
-});
+  {
+    name: "a hash of the first level",
+    file: "tile/0/001",
+    at: 32 * 7,
+    rule: "LOG-2",
+    position: /^tile\/0\/001 hash 7$/,
+  },
+  {
+    name: "the last partial tile",
+    file: "tile/0/002.p/88",
+    at: -1,
+    rule: "LOG-2",
+    position: /^tile\/0\/002/,
+  },
+  {
+    name: "a hash of the second level",
+    file: "tile/1/000.p/2",
+    at: 0,
+    rule: "LOG-2",
+    position: /^tile\/1\/000/,
+  },
+  {
+    name: "the checkpoint's signature",
+    file: "checkpoint",
+    at: -10,
+    rule: "LOG-1",
+    position: /^checkpoint$/,
+  },
+])(
+  "ST-72, exit code 1: $name was changed, and rule and position are named",
+  async ({ file, at, rule, position }) => {
+    const { status, report } = await verify(broken(file, at), "--key", key);
+    expect(status).toBe(1);
+    expect(report.failures).toContainEqual(
+      expect.objectContaining({ rule, position: expect.stringMatching(position) }),
+    );
+  },
+);
 
 test("the words for people name rule and position as well", async () => {
   const run = await countersign(["verify", broken("tile/0/001", 32 * 7), "--key", key]);
@@ -143,7 +170,10 @@ test("ST-73, exit code 1: a log that was cut off behind a saved checkpoint", asy
   await exportLog(short.reader(), path("short"));
   const { status, report } = await verify("short", "--key", key, "--since", "later");
   expect(status).toBe(1);
-  expect(report.failures[0]).toMatchObject({ rule: "LOG-3", detail: expect.stringContaining("cut off") });
+  expect(report.failures[0]).toMatchObject({
+    rule: "LOG-3",
+    detail: expect.stringContaining("cut off"),
+  });
 });
 
 test("exit code 1: signed by another key", async () => {
@@ -156,11 +186,24 @@ test("LOG-10: a certificate that is in the log, and one that is not", async () =
   expect(logged.status).toBe(0);
   expect(logged.report.certificates).toEqual([expect.objectContaining({ verdict: "logged" })]);
   openssl(
-    ...["req", "-x509", "-key", "k.key", "-out", "stranger.pem", "-subj", "/CN=logged", "-days", "3"],
+    ...[
+      "req",
+      "-x509",
+      "-key",
+      "k.key",
+      "-out",
+      "stranger.pem",
+      "-subj",
+      "/CN=logged",
+      "-days",
+      "3",
+    ],
   );
   const stranger = await verify("log", "--key", key, "--certificate", "stranger.pem");
   expect(stranger.status).toBe(1);
-  expect(stranger.report.certificates).toEqual([expect.objectContaining({ verdict: "not-logged" })]);
+  expect(stranger.report.certificates).toEqual([
+    expect.objectContaining({ verdict: "not-logged" }),
+  ]);
 });
 
 test("a folder without a log, and a folder that is not there", async () => {

@@ -18,29 +18,32 @@ const keys: readonly { type: string; privateKey: KeyObject }[] = [
   { type: "Ed25519", ...generateKeyPairSync("ed25519") },
 ];
 
-test.for(keys)("RFC 2986 §4: openssl and the reader take a request for $type", ({ type, privateKey }) => {
-  const der = buildCertificationRequest({
-    privateKey,
-    commonName: "web.example.test",
-    names: [
-      { kind: "dns", value: "web.example.test" },
-      { kind: "ip", value: "2001:db8::7" },
-      { kind: "uri", value: "spiffe://example.test/web" },
-    ],
-  });
-  const request = readCertificationRequest(der);
-  expect(request.publicKey.type).toBe(type);
-  expect(nameText(request.subject)).toBe("CN=web.example.test");
-  expect(request.names.map((name) => ("value" in name ? name.value : name.kind))).toEqual([
-    "web.example.test",
-    "2001:db8::7",
-    "spiffe://example.test/web",
-  ]);
-  verifyCertificationRequest(request);
-  const file = fileOf(encodePem("CERTIFICATE REQUEST", der));
-  const text = openssl("req", "-in", file, "-verify", "-noout", "-text");
-  expect(text).toContain("DNS:web.example.test, IP Address:2001:DB8:0:0:0:0:0:7");
-});
+test.for(keys)(
+  "RFC 2986 §4: openssl and the reader take a request for $type",
+  ({ type, privateKey }) => {
+    const der = buildCertificationRequest({
+      privateKey,
+      commonName: "web.example.test",
+      names: [
+        { kind: "dns", value: "web.example.test" },
+        { kind: "ip", value: "2001:db8::7" },
+        { kind: "uri", value: "spiffe://example.test/web" },
+      ],
+    });
+    const request = readCertificationRequest(der);
+    expect(request.publicKey.type).toBe(type);
+    expect(nameText(request.subject)).toBe("CN=web.example.test");
+    expect(request.names.map((name) => ("value" in name ? name.value : name.kind))).toEqual([
+      "web.example.test",
+      "2001:db8::7",
+      "spiffe://example.test/web",
+    ]);
+    verifyCertificationRequest(request);
+    const file = fileOf(encodePem("CERTIFICATE REQUEST", der));
+    const text = openssl("req", "-in", file, "-verify", "-noout", "-text");
+    expect(text).toContain("DNS:web.example.test, IP Address:2001:DB8:0:0:0:0:0:7");
+  },
+);
 
 test("without names and common name there is neither attribute nor subject", () => {
   const { privateKey } = generateKeyPairSync("ed25519");
