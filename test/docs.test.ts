@@ -19,7 +19,7 @@ const DAY = 86_400;
 
 test("the table of defaults says what the code does", () => {
   const table = configuration.slice(configuration.indexOf("## Defaults"));
-  const written = [...table.matchAll(/^\| (.+?) \| (\d+ ?\w*) \|$/gm)].map((row) => [
+  const written = [...table.matchAll(/^\| (.+?) +\| (\d+(?: \w+)?) +\|$/gm)].map((row) => [
     row[1],
     row[2],
   ]);
@@ -52,7 +52,7 @@ test("the policy in the docs is one that the service reads", () => {
 });
 
 test("the statements in the docs are canonical JSON", () => {
-  const examples = [...statements.matchAll(/```json\n(.*?)\n```/gs)].map((match) => match[1]!);
+  const examples = [...statements.matchAll(/```text\n(.*?)\n```/gs)].map((match) => match[1]!);
   expect(examples).toHaveLength(4);
   for (const example of examples) {
     expect(canonicalJson(parseCanonicalJson(Buffer.from(example)))).toBe(example);

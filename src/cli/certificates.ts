@@ -40,7 +40,7 @@ const DAY_MILLISECONDS = 86_400_000;
 const LARGEST_PAGE = "200";
 
 export async function certificates(
-  { output, client: connect }: Context,
+  { output, connect }: Context,
   options: CertificatesOptions,
 ): Promise<ExitCode> {
   const serialNumber = options.serial?.replaceAll(":", "").toLowerCase();
@@ -117,7 +117,7 @@ export async function getCertificate(
 ): Promise<ExitCode> {
   const { output } = context;
   if (options.out !== undefined) checkWritable(options.out, options.force);
-  const client = await context.client();
+  const client = await context.connect();
   const as = client.requireRole("requester", "operator");
   const reference = await referenceTo(client, named, options.issuer, as);
   const stored = await client.json<Summary & { certificate: string | null; chain: string }>(

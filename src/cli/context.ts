@@ -7,7 +7,7 @@ import type { Output } from "./output.ts";
 export interface Context {
   readonly output: Output;
   /** The one client of this run, made when a command needs it. */
-  client(): Promise<ApiClient>;
+  readonly connect: () => Promise<ApiClient>;
 }
 
 export interface IssuerAnswer {

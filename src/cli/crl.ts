@@ -29,7 +29,7 @@ interface CrlAnswer {
 export const ENTRIES_SHOWN = 20;
 
 export async function crl(
-  { output, client: connect }: Context,
+  { output, connect }: Context,
   issuer: string,
   options: CrlOptions,
 ): Promise<ExitCode> {

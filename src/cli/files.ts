@@ -77,18 +77,15 @@ function unreadable(file: string, error: unknown, what?: string): CommandFailure
 /** In words: `No such file or directory` without the path and the call. */
 export function reasonOf(error: unknown): string {
   const { code, message } = error as NodeJS.ErrnoException;
-  switch (code) {
-    case "ENOENT":
-      return "it is not there";
-    case "EACCES":
-    case "EPERM":
-      return "permission denied";
-    case "EEXIST":
-      return "it exists";
-    default:
-      return message;
-  }
+  return (code === undefined ? undefined : reasons[code]) ?? message;
 }
+
+const reasons: Readonly<Record<string, string>> = {
+  ENOENT: "it is not there",
+  EACCES: "permission denied",
+  EPERM: "permission denied",
+  EEXIST: "it exists",
+};
 
 /**
  * Writes a secret into a new file with mode 0600, on disk before this returns.

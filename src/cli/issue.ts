@@ -73,7 +73,7 @@ const refusedForGood = (error: unknown): boolean => {
 export async function issue(context: Context, options: IssueOptions): Promise<ExitCode> {
   const { output } = context;
   checkOptions(options);
-  const client = await context.client();
+  const client = await context.connect();
   const as = client.requireRole("requester");
   const issuer = await chooseIssuer(client, options.issuer);
   const profile = options.profile ?? client.settings.profile ?? DEFAULT_PROFILE;

@@ -25,7 +25,7 @@ async function run(command: (context: Context) => Promise<ExitCode>): Promise<vo
   const flags = program.opts<ConnectionFlags & { json?: boolean }>();
   const output = createOutput(flags.json === true);
   let client: Promise<ApiClient> | undefined;
-  const connect = async (): Promise<ApiClient> => {
+  const open = async (): Promise<ApiClient> => {
     const [{ readSettings }, { ApiClient: Client }] = await Promise.all([
       import("./settings.ts"),
       import("./api-client.ts"),
@@ -33,7 +33,7 @@ async function run(command: (context: Context) => Promise<ExitCode>): Promise<vo
     return new Client(await readSettings(flags), flags.as);
   };
   try {
-    process.exitCode = await command({ output, client: () => (client ??= connect()) });
+    process.exitCode = await command({ output, connect: () => (client ??= open()) });
   } catch (error) {
     const failure = failureFrom(error);
     if (failure === undefined) throw error;
@@ -41,7 +41,7 @@ async function run(command: (context: Context) => Promise<ExitCode>): Promise<vo
     process.exitCode = failure.exitCode;
   } finally {
     await client?.then(
-      (open) => open.close(),
+      (used) => used.close(),
       () => undefined,
     );
   }

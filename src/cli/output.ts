@@ -154,17 +154,21 @@ function problemLines(problem: Readonly<Record<string, unknown>>): string[] {
   if (typeof reason === "string") lines.push(`  reason: ${oneLine(reason)}`);
   for (const finding of listOf(findings)) {
     const { rule: id, detail } = finding as { rule?: unknown; detail?: unknown };
-    lines.push(`  finding: ${oneLine(`${String(id ?? "")} ${String(detail ?? "")}`)}`);
+    lines.push(`  finding: ${[id, detail].filter(isText).map(oneLine).join(" ")}`);
   }
   for (const error of listOf(errors)) {
     const { path, message } = error as { path?: unknown; message?: unknown };
-    lines.push(`  ${oneLine(`${String(path ?? "")}: ${String(message ?? "")}`)}`);
+    lines.push(`  ${[path, message].filter(isText).map(oneLine).join(": ")}`);
   }
   for (const text of listOf(problems)) {
     if (typeof text === "string") lines.push(`  ${oneLine(text)}`);
   }
   if (typeof instance === "string") lines.push(`  request: ${oneLine(instance)}`);
   return lines;
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string";
 }
 
 function listOf(value: unknown): unknown[] {

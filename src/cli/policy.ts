@@ -58,7 +58,7 @@ interface DecisionAnswer {
 
 /** @returns 1 if the policy refuses. */
 export async function explainPolicy(
-  { output, client: connect }: Context,
+  { output, connect }: Context,
   names: readonly string[],
   options: ExplainOptions,
 ): Promise<ExitCode> {

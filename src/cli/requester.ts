@@ -61,7 +61,7 @@ export async function addRequester(
     checkWritable(keyOut, false, "name another file: a key is never overwritten");
   }
   const change: Change = { action: "set", requester: requesterFrom(name, options, apiKey) };
-  const client = await context.client();
+  const client = await context.connect();
   const present = await listOf(client);
   if (options.replace !== true && present.some((requester) => requester.name === name)) {
     throw new CommandFailure(`there is a requester ${name} already`, {
@@ -103,7 +103,7 @@ export async function removeRequester(
   name: string,
   options: RemoveOptions,
 ): Promise<ExitCode> {
-  const client = await context.client();
+  const client = await context.connect();
   const statement = await changeRequester(
     context,
     client,
@@ -118,7 +118,7 @@ export async function removeRequester(
   return ExitCode.done;
 }
 
-export async function listRequesters({ output, client: connect }: Context): Promise<ExitCode> {
+export async function listRequesters({ output, connect }: Context): Promise<ExitCode> {
   const requesters = await listOf(await connect());
   output.result({ requesters });
   if (requesters.length === 0) {

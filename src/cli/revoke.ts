@@ -38,7 +38,7 @@ interface Revoked {
 }
 
 export async function revoke(
-  { output, client: connect }: Context,
+  { output, connect }: Context,
   named: string,
   options: RevokeOptions,
 ): Promise<ExitCode> {

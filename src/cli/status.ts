@@ -33,7 +33,7 @@ interface StatusAnswer {
 const goodStates = new Set(["open", "fresh"]);
 
 /** Without credentials there is the summary. @returns 1 if the service is not ready. */
-export async function status({ output, client: connect }: Context): Promise<ExitCode> {
+export async function status({ output, connect }: Context): Promise<ExitCode> {
   const client = await connect();
   const answer = await client.json<StatusAnswer>("/v1/status", {
     as: client.role("operator") ?? "nobody",

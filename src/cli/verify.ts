@@ -97,7 +97,7 @@ async function sourceFrom(
   database: AuditDatabase | undefined,
 ): Promise<{ source: LogSource; key?: string }> {
   if (where === undefined && database !== undefined) return { source: database.log };
-  if (where === undefined) return ofService(await context.client(), "/audit");
+  if (where === undefined) return ofService(await context.connect(), "/audit");
   if (/^https?:\/\//i.test(where)) return fromUrl(context, where);
   let isDirectory: boolean;
   try {
@@ -119,7 +119,7 @@ async function fromUrl(
 ): Promise<{ source: LogSource; key?: string }> {
   const url = new URL(where);
   if (url.protocol === "https:") {
-    const client = await context.client().catch(() => undefined);
+    const client = await context.connect().catch(() => undefined);
     if (client?.url.origin === url.origin) return ofService(client, url.pathname);
   }
   return { source: urlLogSource(where) };
@@ -215,18 +215,15 @@ function show({ output }: Context, report: VerifyReport, exitCode: ExitCode): vo
   }
   const more = failures.length - shown.length + moreFailures;
   if (more > 0) output.line(`and ${more} more failures`);
-  switch (exitCode) {
-    case ExitCode.done:
-      output.line({ text: "the log is consistent, and signed by the given key", colour: "green" });
-      return;
-    case ExitCode.notAnchored:
-      output.line({ text: "consistent with itself, anchored in nothing", colour: "yellow" });
-      output.note(
-        "give --key with the log's verifier key: whoever made this copy could have made all of it up",
-      );
-      return;
-    default:
-      output.line({ text: "the log does NOT verify", colour: "red" });
+  if (exitCode === ExitCode.failed) {
+    output.line({ text: "the log does NOT verify", colour: "red" });
+  } else if (exitCode === ExitCode.notAnchored) {
+    output.line({ text: "consistent with itself, anchored in nothing", colour: "yellow" });
+    output.note(
+      "give --key with the log's verifier key: whoever made this copy could have made all of it up",
+    );
+  } else {
+    output.line({ text: "the log is consistent, and signed by the given key", colour: "green" });
   }
 }
 

@@ -325,18 +325,10 @@ const curves: Readonly<Record<string, string>> = {
 
 function keyType(key: KeyObject): string {
   const { namedCurve, modulusLength } = key.asymmetricKeyDetails ?? {};
-  switch (key.asymmetricKeyType) {
-    case "ec":
-      return curves[namedCurve ?? ""] ?? `EC ${namedCurve ?? "with explicit parameters"}`;
-    case "rsa":
-      return `RSA-${modulusLength}`;
-    case "rsa-pss":
-      return `RSA-PSS-${modulusLength}`;
-    case "ed25519":
-      return "Ed25519";
-    default:
-      return key.asymmetricKeyType ?? "unknown";
-  }
+  const { asymmetricKeyType: type = "unknown" } = key;
+  if (type === "ec") return curves[namedCurve ?? ""] ?? `EC ${namedCurve ?? "(unnamed curve)"}`;
+  if (type === "rsa" || type === "rsa-pss") return `${type.toUpperCase()}-${modulusLength}`;
+  return type === "ed25519" ? "Ed25519" : type;
 }
 
 /** Says what a private key is, and nothing of what it holds. */
