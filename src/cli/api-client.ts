@@ -12,6 +12,8 @@ export interface Answer {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
   readonly body: Buffer;
+  /** Whether an attempt before this one broke on the way. */
+  readonly repeated: boolean;
 }
 
 export interface ApiRequest {
@@ -128,9 +130,10 @@ export class ApiClient {
     };
     const agent = this.#agent(request.as === "requester" && authorization === undefined);
     const pauses = method === "GET" || request.repeatable === true ? PAUSES : [];
-    for (const pause of [...pauses, undefined]) {
+    for (const [attempt, pause] of [...pauses, undefined].entries()) {
       try {
-        return await this.#attempt(path, { method, headers, agent }, body);
+        const answer = await this.#attempt(path, { method, headers, agent }, body);
+        return { ...answer, repeated: attempt > 0 };
       } catch (error) {
         if (pause === undefined || !isPassing(error)) {
           throw unreachable(this.url, error, this.settings.ca);
@@ -145,7 +148,7 @@ export class ApiClient {
     path: string,
     options: { method: string; headers: Record<string, string>; agent: Agent },
     body: Buffer | undefined,
-  ): Promise<Answer> {
+  ): Promise<Omit<Answer, "repeated">> {
     return new Promise((resolve, reject) => {
       const request = httpsRequest(new URL(path, this.url), {
         ...options,
@@ -217,6 +220,7 @@ export class ApiClient {
     return new CommandFailure(words ?? `refused with status ${answer.status}`, {
       code: typeof code === "string" ? code : `http-${answer.status}`,
       problem,
+      uncertain: answer.repeated,
       ...(next === undefined ? {} : { next }),
     });
   }
@@ -288,7 +292,7 @@ function readApiKey(file: string): string {
   return key;
 }
 
-async function readAnswer(response: IncomingMessage): Promise<Answer> {
+async function readAnswer(response: IncomingMessage): Promise<Omit<Answer, "repeated">> {
   const chunks: Buffer[] = [];
   let octets = 0;
   for await (const chunk of response as AsyncIterable<Buffer>) {

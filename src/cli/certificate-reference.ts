@@ -1,13 +1,14 @@
 /** A certificate as the command line names it: serial number, SHA-256, or a file. */
 
 import { existsSync } from "node:fs";
+import { digestOf } from "../audit/digest.ts";
 import type { ApiClient } from "./api-client.ts";
 import { chooseIssuer, issuerPath, type Context } from "./context.ts";
 import { CommandFailure, usage } from "./failure.ts";
 import { readInput } from "./files.ts";
 import { piecesOf } from "./pieces.ts";
 import type { Role } from "./settings.ts";
-import { certificateView, sha256Of } from "./views.ts";
+import { certificateView } from "./views.ts";
 
 export interface CertificateReference {
   readonly issuer: string;
@@ -58,7 +59,7 @@ export async function referenceTo(
   if (issuer !== undefined) {
     return { issuer, serialNumber: certificateView(certificate, new Date()).serialNumber };
   }
-  return byDigest(client, sha256Of(certificate), as);
+  return byDigest(client, digestOf(certificate), as);
 }
 
 async function byDigest(

@@ -23,6 +23,8 @@ export interface FailureDetails {
   readonly next?: string;
   /** Members of the service's problem document. */
   readonly problem?: Readonly<Record<string, unknown>>;
+  /** An earlier attempt got no answer: what it asked for may have been done. */
+  readonly uncertain?: boolean;
   readonly cause?: unknown;
 }
 
@@ -32,6 +34,7 @@ export class CommandFailure extends Error {
   readonly code: string | undefined;
   readonly next: string | undefined;
   readonly problem: Readonly<Record<string, unknown>>;
+  readonly uncertain: boolean;
 
   constructor(message: string, details: FailureDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -40,6 +43,7 @@ export class CommandFailure extends Error {
     this.code = details.code;
     this.next = details.next;
     this.problem = details.problem ?? {};
+    this.uncertain = details.uncertain ?? false;
   }
 
   /** The same failure with more advice. */
@@ -49,6 +53,7 @@ export class CommandFailure extends Error {
       ...(this.code === undefined ? {} : { code: this.code }),
       next: this.next === undefined ? next : `${this.next}\n${next}`,
       problem: this.problem,
+      uncertain: this.uncertain,
       cause: this.cause,
     });
   }

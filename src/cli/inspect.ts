@@ -1,5 +1,6 @@
 /** `countersign inspect`: says what a file is, without a service. */
 
+import { digestOf } from "../audit/digest.ts";
 import { DerError } from "../x509/der.ts";
 import { parseCertificate } from "../x509/certificate.ts";
 import type { Finding } from "../x509/lint/finding.ts";
@@ -23,7 +24,6 @@ import {
   privateKeyView,
   publicKeyView,
   requestView,
-  sha256Of,
   type CertificateView,
   type CrlView,
   type NameView,
@@ -111,7 +111,7 @@ function contentOf(piece: Piece, pool: IssuerPool, now: Date): Content {
     return {
       kind,
       description: description ?? "something else",
-      ...(der === undefined ? {} : { sha256: sha256Of(der) }),
+      ...(der === undefined ? {} : { sha256: digestOf(der) }),
     };
   }
   if (der === undefined) return { kind, broken: description ?? "it cannot be read" };

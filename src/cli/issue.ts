@@ -65,7 +65,7 @@ const DEFAULT_PROFILE = "server";
 
 /** Answers after which nothing can have been issued: the service has refused the request as it stands. */
 const refusedForGood = (error: unknown): boolean => {
-  if (!(error instanceof CommandFailure)) return false;
+  if (!(error instanceof CommandFailure) || error.uncertain) return false;
   const { status } = error.problem;
   return typeof status === "number" && status >= 400 && status < 500;
 };

@@ -1,7 +1,5 @@
 /** `countersign policy`: a document checked here, and what a service's policy decides. */
 
-import { createHash } from "node:crypto";
-import { canonicalJson } from "../audit/canonical-json.ts";
 import { CountersignError } from "../errors.ts";
 import { chooseIssuer, type Context } from "./context.ts";
 import { CommandFailure, ExitCode } from "./failure.ts";
@@ -10,11 +8,13 @@ import { requestedName } from "./requested-name.ts";
 
 export async function checkPolicy({ output }: Context, file: string): Promise<ExitCode> {
   const text = readInput(file).toString("utf8");
-  const { parsePolicy, policyFrame } = await import("../policy/document.ts");
+  const [{ parsePolicy }, { policyDigest }] = await Promise.all([
+    import("../policy/document.ts"),
+    import("../custody/grant.ts"),
+  ]);
   try {
     const policy = parsePolicy(text, file === "-" ? "standard input" : file);
-    const frame = canonicalJson(policyFrame(policy));
-    const digest = `sha256:${createHash("sha256").update(frame).digest("hex")}`;
+    const digest = policyDigest(policy);
     const issuers = [...policy.issuers.keys()];
     const profiles = [...policy.profiles.keys()];
     const requesters = [...policy.requesters.keys()];

@@ -1,10 +1,11 @@
 /** `countersign requester`: the machines that may ask, each changed by one signed statement of an operator. */
 
-import { createHash, randomBytes } from "node:crypto";
-import { createInterface } from "node:readline/promises";
+import { randomBytes } from "node:crypto";
+import { createInterface } from "node:readline";
 import { canonicalJson, type JsonObject } from "../audit/canonical-json.ts";
 import { openCheckpoint, parseCheckpoint, type Checkpoint } from "../audit/checkpoint.ts";
 import { splitNote } from "../audit/signed-note.ts";
+import { digestOf } from "../audit/digest.ts";
 import { CountersignError } from "../errors.ts";
 import type { Credential, Requester, RequesterStatement } from "../policy/requester.ts";
 import type { ApiClient } from "./api-client.ts";
@@ -86,7 +87,7 @@ export async function addRequester(
   output.result({
     requester: change.requester,
     ...(apiKey === undefined ? {} : keyOut === undefined ? { apiKey } : { apiKeyFile: keyOut }),
-    statement: { sequence: statement.sequence, sha256: digestOf(statement) },
+    statement: { sequence: statement.sequence, sha256: digestOf(bytesOf(statement)) },
   });
   output.note(`requester ${name} is in force`);
   if (keyOut !== undefined) {
@@ -112,7 +113,7 @@ export async function removeRequester(
   );
   context.output.result({
     removed: name,
-    statement: { sequence: statement.sequence, sha256: digestOf(statement) },
+    statement: { sequence: statement.sequence, sha256: digestOf(bytesOf(statement)) },
   });
   context.output.line(`requester ${name} is removed; what it was issued stays valid`);
   return ExitCode.done;
@@ -163,7 +164,7 @@ async function listOf(client: ApiClient): Promise<Requester[]> {
 function requesterFrom(name: string, options: AddOptions, apiKey: string | undefined): Requester {
   const credentials: Credential[] = options.mtls.map(mtlsCredential);
   if (apiKey !== undefined) {
-    credentials.push({ kind: "api-key", sha256: sha256(apiKey) });
+    credentials.push({ kind: "api-key", sha256: digestOf(Buffer.from(apiKey)) });
   }
   const rules = (
     allow: readonly string[],
@@ -208,7 +209,7 @@ async function changeRequester(
   const { operator, sshKey } = operatorOf(client);
   for (let attempt = 1; ; attempt++) {
     const statement = await statementFor(client, operator, change);
-    const bytes = Buffer.from(canonicalJson(statement as unknown as JsonObject));
+    const bytes = bytesOf(statement);
     await confirm(context, statement, yes);
     const signature = await sshSign(sshKey, REQUESTER_NAMESPACE, bytes);
     try {
@@ -281,14 +282,20 @@ async function confirm(
   statement: RequesterStatement,
   yes: boolean,
 ): Promise<void> {
-  output.note(`statement ${digestOf(statement)}, to be signed for ${REQUESTER_NAMESPACE}:`);
+  output.note(
+    `statement ${digestOf(bytesOf(statement))}, to be signed for ${REQUESTER_NAMESPACE}:`,
+  );
   output.note(JSON.stringify(statement, undefined, 2));
   if (yes) return;
   if (!process.stdin.isTTY || !process.stderr.isTTY) {
     throw usage("nobody is there to confirm the statement", "give --yes to sign it unseen");
   }
   const reader = createInterface({ input: process.stdin, output: process.stderr });
-  const answer = await reader.question("Sign this? [y/N] ");
+  const answer = await new Promise<string>((resolve) => {
+    reader.question("Sign this? [y/N] ", resolve);
+    // Ctrl-C and Ctrl-D answer no.
+    reader.once("close", () => resolve(""));
+  });
   reader.close();
   if (!/^y(?:es)?$/i.test(answer.trim())) {
     throw new CommandFailure("nothing was signed, and nothing has changed", { code: "declined" });
@@ -308,10 +315,6 @@ function cameToNothing(error: unknown): error is CommandFailure {
   );
 }
 
-function digestOf(statement: RequesterStatement): string {
-  return sha256(canonicalJson(statement as unknown as JsonObject));
-}
-
-function sha256(text: string): string {
-  return `sha256:${createHash("sha256").update(text).digest("hex")}`;
+function bytesOf(statement: RequesterStatement): Buffer {
+  return Buffer.from(canonicalJson(statement as unknown as JsonObject));
 }

@@ -2,6 +2,7 @@
 
 import { createPublicKey, sign, type KeyObject } from "node:crypto";
 import { canonicalJson } from "../audit/canonical-json.ts";
+import { digestOf } from "../audit/digest.ts";
 import { parseDistributionPoints, type CrlReason } from "../x509/extension.ts";
 import { extensionOf, parseCertificate } from "../x509/certificate.ts";
 import { equalOctets } from "../x509/der.ts";
@@ -18,7 +19,6 @@ import {
 import type { Context } from "./context.ts";
 import { ExitCode, usage } from "./failure.ts";
 import { readKey } from "./issue.ts";
-import { sha256Of } from "./views.ts";
 
 export interface RevokeOptions {
   readonly issuer?: string;
@@ -104,7 +104,7 @@ function withPossession(
   const statement = Buffer.from(
     canonicalJson({
       type: "countersign/revocation/v1",
-      certificate: sha256Of(certificate),
+      certificate: digestOf(certificate),
       reason: options.reason,
       at: new Date().toISOString(),
     }),

@@ -56,17 +56,28 @@ export async function readSettings(
   flags: ConnectionFlags,
   environment: NodeJS.ProcessEnv = process.env,
 ): Promise<Settings> {
-  const base = await baseSettings(flags, environment);
   const given: Record<string, string> = {};
   for (const name of [...fileSettings, "url", "operator"] as const) {
     const value = flags[name];
     if (value !== undefined) given[name] = value;
   }
+  const base = withoutOthersCredentials(await baseSettings(flags, environment), flags);
   const settings: Settings = { ...base, ...given };
   if ((settings.clientCert === undefined) !== (settings.clientKey === undefined)) {
     throw usage("--client-cert and --client-key come together");
   }
   return settings;
+}
+
+/**
+ * Credentials of one service are never shown to another: where flags name both address and CA, all of them do. A
+ * credential that a flag names takes the place of the other kind as well.
+ */
+function withoutOthersCredentials(base: Settings, flags: ConnectionFlags): Settings {
+  if (flags.url !== undefined && flags.ca !== undefined) return {};
+  if (flags.clientCert === undefined) return base;
+  const { apiKeyFile: _, ...rest } = base;
+  return rest;
 }
 
 async function baseSettings(
@@ -135,6 +146,7 @@ async function homeSettings(home: string): Promise<Settings> {
   const present = (path: string): string | undefined => (existsSync(path) ? path : undefined);
   const apiKeyFile = present(at("client", "api.key"));
   const sshKey = present(at("operator", "id_ed25519"));
+  const logKey = present(at("client", "log.vkey"));
   const operator = await soleOperator(at("keeper", "keeper.yaml"));
   const reachable = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host;
   return {
@@ -143,6 +155,7 @@ async function homeSettings(home: string): Promise<Settings> {
     ...(apiKeyFile === undefined ? {} : { apiKeyFile }),
     ...(sshKey === undefined ? {} : { sshKey }),
     ...(operator === undefined ? {} : { operator }),
+    ...(logKey === undefined ? {} : { logKey: readFileSync(logKey, "utf8").trim() }),
   };
 }
 

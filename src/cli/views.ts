@@ -1,6 +1,7 @@
 /** Certificates, requests, CRLs and keys decoded for people and programs. What the strict readers refuse is still shown. */
 
-import { createPrivateKey, createPublicKey, hash, type KeyObject } from "node:crypto";
+import { createPrivateKey, createPublicKey, type KeyObject } from "node:crypto";
+import { digestOf } from "../audit/digest.ts";
 import {
   readCertificationRequest,
   verifyCertificationRequest,
@@ -129,10 +130,6 @@ export interface PrivateKeyView {
   readonly publicKeySha256?: string;
 }
 
-export function sha256Of(octets: Uint8Array): string {
-  return `sha256:${hash("sha256", octets)}`;
-}
-
 /** @throws DerError */
 export function certificateView(der: Uint8Array, now: Date): CertificateView {
   const signed = parseSigned(der);
@@ -150,7 +147,7 @@ export function certificateView(der: Uint8Array, now: Date): CertificateView {
   const aki = read(value("authorityKeyIdentifier"), parseAuthorityKeyIdentifier)?.keyIdentifier;
   return {
     kind: "certificate",
-    sha256: sha256Of(der),
+    sha256: digestOf(der),
     version: tbs.version + 1,
     serialNumber: hex(tbs.serialNumber),
     subject: nameText(tbs.subject),
@@ -217,7 +214,7 @@ export function requestView(der: Uint8Array): RequestView {
   }
   return {
     kind: "certification request",
-    sha256: sha256Of(der),
+    sha256: digestOf(der),
     subject: nameText(subject),
     names: names.map(nameView),
     publicKey: publicKeyView(spki),
@@ -258,7 +255,7 @@ export function crlView(der: Uint8Array, now: Date): CrlView {
   const aki = read(value("authorityKeyIdentifier"), parseAuthorityKeyIdentifier)?.keyIdentifier;
   return {
     kind: "certificate list",
-    sha256: sha256Of(der),
+    sha256: digestOf(der),
     issuer: nameText(issuer),
     ...(number === undefined ? {} : { number: number.toString() }),
     thisUpdate: thisUpdate.toISOString(),
@@ -314,7 +311,7 @@ export function publicKeyView(spki: Uint8Array): PublicKeyView {
   } catch {
     // No key for OpenSSL; the fingerprint is still worth having.
   }
-  return { type, sha256: sha256Of(spki) };
+  return { type, sha256: digestOf(spki) };
 }
 
 const curves: Readonly<Record<string, string>> = {
@@ -364,7 +361,7 @@ export function privateKeyView({ label = "PRIVATE KEY", der, text }: Piece): Pri
       type: keyType(key),
       format,
       encrypted,
-      publicKeySha256: sha256Of(spki),
+      publicKeySha256: digestOf(spki),
     };
   } catch {
     // OpenSSL's own words are left out: they are about the contents.

@@ -70,8 +70,12 @@ const READY_MILLISECONDS = 15_000;
 /** A lock statement older or newer than this is not today's. */
 const STATEMENT_MILLISECONDS = 24 * 60 * 60 * 1000;
 
-/** Signatures are reserved in the state file in so many steps an hour. */
+/**
+ * Signatures are reserved in the state file in steps of a twentieth of an hour's, and of no more than this: what a
+ * killed keeper had reserved and not used counts as used.
+ */
 const RESERVATIONS = 20;
+const MAX_RESERVATION = 1024;
 /** A reservation is renewed when it is this old, so that one from before the hour is known to be used up. */
 const RESERVATION_MILLISECONDS = 5 * 60 * 1000;
 const HOUR_MILLISECONDS = 60 * 60 * 1000;
@@ -318,10 +322,22 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
     const fresh =
       hour !== undefined && Math.abs(at.getTime() - Date.parse(hour.at)) < RESERVATION_MILLISECONDS;
     if (fresh && allowance.spent <= hour.reserved) return;
-    const step = Math.ceil(limit / RESERVATIONS);
+    const step = Math.min(Math.ceil(limit / RESERVATIONS), MAX_RESERVATION);
     const reserved = Math.min(limit, allowance.spent + step);
     stateFile.change((state) => {
       state.hours[keyId] = { at: at.toISOString(), reserved };
+    });
+  }
+
+  /** What was reserved and not used is free again when the keeper ends in order. */
+  function returnReservations(): void {
+    const counted = keys.flatMap(({ keyId, allowance }) =>
+      keyId === undefined || allowance === undefined ? [] : [[keyId, allowance.spent] as const],
+    );
+    if (counted.length === 0) return;
+    const at = now().toISOString();
+    stateFile.change((state) => {
+      for (const [keyId, reserved] of counted) state.hours[keyId] = { at, reserved };
     });
   }
 
@@ -681,6 +697,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
     },
     stop() {
       for (const { process } of keys) process?.kill();
+      returnReservations();
       head?.close();
     },
   };

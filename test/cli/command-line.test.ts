@@ -3,6 +3,7 @@ import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from "nod
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
+import { ExitCode } from "../../src/cli/failure.ts";
 import { countersign, folder, openssl, path, write } from "./command.ts";
 
 /** A port of this machine that nobody listens on. */
@@ -258,4 +259,15 @@ test("a policy document is checked without a service, and each problem has its p
   const bad = await countersign(["policy", "check", "bad.yaml"]);
   expect(bad.status).toBe(1);
   expect(bad.stderr).toContain("bad.yaml:4:");
+});
+
+test("docs/command.md has every command and every exit code", async () => {
+  const { stdout } = await countersign(["--help"]);
+  const commands = stdout.split("\nCommands:\n")[1]!.split("\n\n")[0]!;
+  const names = [...commands.matchAll(/^ {2}([a-z]+) /gm)].map(([, name]) => name!);
+  const page = readFileSync("docs/command.md", "utf8");
+  const headings = [...page.matchAll(/^## ([a-z]+)$/gm)].map(([, name]) => name!);
+  expect(headings.toSorted()).toEqual(names.filter((name) => name !== "help").toSorted());
+  const codes = [...page.matchAll(/^\| (\d) {4}\|/gm)].map(([, code]) => Number(code));
+  expect(codes).toEqual(Object.values(ExitCode));
 });

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { afterAll } from "vitest";
 import { packageRoot } from "../support/service.ts";
 
-const mainModule = join(packageRoot, "dist/src/cli/main.js");
+export const mainModule = join(packageRoot, "dist/src/cli/main.js");
 
 export interface Run {
   readonly status: number | null;

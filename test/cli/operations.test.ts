@@ -1,13 +1,22 @@
 /** The command against the real service: token, database, TLS, ssh-keygen and openssl are those of the machine. */
 
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync, renameSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, statSync } from "node:fs";
 import { createServer as createTlsServer } from "node:https";
 import { connect, createServer, type AddressInfo, type Server } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { makeCsr } from "../support/csr.ts";
 import { removeHome, startTestService, type RunningService } from "../support/service.ts";
-import { countersign, countersignJson, folder, openssl, path, write, type Run } from "./command.ts";
+import {
+  countersign,
+  countersignJson,
+  folder,
+  mainModule,
+  openssl,
+  path,
+  write,
+  type Run,
+} from "./command.ts";
 
 let service: RunningService;
 
@@ -417,7 +426,7 @@ test("CUSTODY 6.1: when another statement comes first, this one is made again, o
       env: {
         PATH: `${path("bin")}:${process.env["PATH"]}`,
         OLD_PATH: process.env["PATH"]!,
-        COMMAND: new URL("../../dist/src/cli/main.js", import.meta.url).pathname,
+        COMMAND: mainModule,
         SERVICE_HOME: service.home,
       },
     },
@@ -426,6 +435,50 @@ test("CUSTODY 6.1: when another statement comes first, this one is made again, o
   expect(raced.stderr).toContain("another change came first");
   const { requesters } = await runJson<{ requesters: { name: string }[] }>("requester", "list");
   expect(requesters.map(({ name }) => name)).toEqual(expect.arrayContaining(["early", "late"]));
+});
+
+/** Runs the command on a terminal of its own, where somebody types. */
+function onTerminal(
+  typed: string,
+  ...parameters: string[]
+): { status: number | null; shown: string } {
+  const words = [process.execPath, mainModule, "--home", service.home, ...parameters];
+  const shell = words.map((word) => `'${word}'`).join(" ");
+  const terminal = spawnSync("script", ["-qec", shell, "/dev/null"], {
+    cwd: folder,
+    env: { ...process.env, HOME: folder, TERM: "xterm" },
+    input: typed,
+    encoding: "utf8",
+  });
+  return { status: terminal.status, shown: terminal.stdout };
+}
+
+test.for([
+  { typed: "y\n", status: 0 },
+  { typed: "n\n", status: 1 },
+  { typed: "\n", status: 1 },
+  { typed: "\u0004", status: 1 },
+])(
+  "on a terminal the statement is shown and signed only after a yes: $typed",
+  async ({ typed, status }) => {
+    const added = onTerminal(
+      typed,
+      ...["requester", "add", "asked", "--issuer", "issuing", "--profile", "server", "--replace"],
+      ...["--dns", "exact:asked.example.test", "--key-out", `asked-${status}.api`],
+    );
+    expect(added.shown).toContain("exact:asked.example.test");
+    expect(added.shown).toMatch(/statement sha256:[0-9a-f]{64}/);
+    expect(added.status, added.shown).toBe(status);
+    expect(existsSync(path(`asked-${status}.api`))).toBe(status === 0);
+  },
+);
+
+test("colours are for terminals, and NO_COLOR turns them off", async () => {
+  expect(onTerminal("", "status").shown).toContain("\u001b[32myes");
+  expect((await run("status")).stdout).not.toContain("\u001b");
+  process.env["NO_COLOR"] = "1";
+  expect(onTerminal("", "status").shown).not.toContain("\u001b");
+  delete process.env["NO_COLOR"];
 });
 
 test("a requester that is bound to a client certificate asks over mTLS", async () => {
@@ -467,7 +520,7 @@ test("an operator signs with a key that only an agent holds", async () => {
       env: {
         ...process.env,
         HOME: folder,
-        COMMAND: new URL("../../dist/src/cli/main.js", import.meta.url).pathname,
+        COMMAND: mainModule,
       },
     },
   );
@@ -487,8 +540,10 @@ test("a stranger's SSH key signs nobody in", async () => {
 
 test("the service is verified with its key: log, database and certificate", async () => {
   const key = await verifyKey();
-  const bare = await run("verify");
-  expect(bare).toMatchObject({ status: 3 });
+  const operator = ["--operator", "developer", "--ssh-key", service.files.operatorKey];
+  expect(await countersign(["verify", ...stranger(), ...operator])).toMatchObject({ status: 3 });
+  const own = await run("verify");
+  expect(own, own.stderr).toMatchObject({ status: 0 }); // the home has kept the key
   const whole = await run("verify", "--key", key, "--certificate", "broken.pem");
   expect(whole, whole.stderr).toMatchObject({ status: 0 });
   expect(whole.stdout).toContain("logged, entry");
@@ -584,19 +639,23 @@ test("a challenge that is something else than a login is not signed", async () =
   await new Promise<void>((resolve) => evil.listen(0, "127.0.0.1", resolve));
   const { port } = evil.address() as AddressInfo;
   try {
-    const fooled = await run(
-      "--url",
-      `https://127.0.0.1:${port}`,
-      "--ca",
-      "evil.pem",
-      "requester",
-      "list",
-    );
+    const evilService = ["--url", `https://127.0.0.1:${port}`, "--ca", "evil.pem"];
+    const fooled = await countersign([
+      ...[...evilService, "--operator", "developer", "--ssh-key", service.files.operatorKey],
+      ...["requester", "list"],
+    ]);
     expect(fooled).toMatchObject({
       status: 1,
       stderr: expect.stringContaining("nothing was signed"),
     });
     expect(asked).toEqual(["POST /v1/sessions"]);
+    // Where address and CA are those of another service, the credentials of the home are not.
+    const other = await run(...evilService, "certificates", "--issuer", "issuing");
+    expect(other).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining("needs credentials"),
+    });
+    expect(asked).toHaveLength(1);
   } finally {
     evil.close();
     evil.closeAllConnections();

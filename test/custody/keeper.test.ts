@@ -595,3 +595,25 @@ test("a policy that was not granted keeps the key closed", async () => {
     detail: expect.stringMatching(/for another policy/),
   });
 });
+
+// What an hour's grant has left
+
+test("ST-49: a keeper that ends in order keeps what was counted, and gives back what was reserved and not used", async () => {
+  const limit = 40;
+  home.configure((config) => {
+    (config.keys[0]!.grant as { [name: string]: Json }).signaturesPerHour = limit;
+  });
+  const { keeper, log } = await startNew();
+  await logAndSign(home, keeper, log, leafTbs(home));
+  await keeper.close();
+  const second = await start();
+  await expect.poll(() => keyState(second)).toBe("open");
+  expect((await second.status()).keys[0]!.signaturesLeft).toBe(limit - 1);
+  await logAndSign(home, second, log, leafTbs(home));
+  process.kill(keeperPid(), "SIGKILL");
+  await second.ended;
+  const third = await start();
+  await expect.poll(() => keyState(third)).toBe("open");
+  // Killed: the whole reservation counts, a twentieth of an hour's beyond what was made.
+  expect((await third.status()).keys[0]!.signaturesLeft).toBe(limit - 1 - 1 - limit / 20);
+});

@@ -88,7 +88,16 @@ function issue(file: string, subject: string, section: string, issuer?: string):
   openssl(...request, "-out", `${file}.csr`);
   const signer = ["-CA", `${issuer}.pem`, "-CAkey", `${issuer}.key`, "-extfile", "ca.cnf"];
   openssl(
-    ...["x509", "-req", "-in", `${file}.csr`, "-days", "90", ...signer],
+    // An issuer outlives what it issues, whatever second each is made in.
+    ...[
+      "x509",
+      "-req",
+      "-in",
+      `${file}.csr`,
+      "-days",
+      file === "issuing" ? "365" : "90",
+      ...signer,
+    ],
     ...["-extensions", section, "-out", `${file}.pem`],
   );
 }
