@@ -48,7 +48,7 @@ const DEVELOPMENT_HOME = "var";
 
 /**
  * Flags count before everything else; the rest comes from `--home`, or else from the configuration file, or else
- * from the development home in this folder.
+ * from the development home in this folder. Where flags name both address and CA, nothing else is read.
  *
  * @throws CommandFailure with exit code 2 for a file or home that is wrong.
  */
@@ -61,23 +61,20 @@ export async function readSettings(
     const value = flags[name];
     if (value !== undefined) given[name] = value;
   }
-  const base = withoutOthersCredentials(await baseSettings(flags, environment), flags);
-  const settings: Settings = { ...base, ...given };
+  // Credentials of one service are never shown to another.
+  const other = flags.url !== undefined && flags.ca !== undefined;
+  const base: Settings = other ? {} : await baseSettings(flags, environment);
+  const settings: Settings = { ...withoutReplaced(base, flags), ...given };
   if ((settings.clientCert === undefined) !== (settings.clientKey === undefined)) {
     throw usage("--client-cert and --client-key come together");
   }
   return settings;
 }
 
-/**
- * Credentials of one service are never shown to another: where flags name both address and CA, all of them do. A
- * credential that a flag names takes the place of the other kind as well.
- */
-function withoutOthersCredentials(base: Settings, flags: ConnectionFlags): Settings {
-  if (flags.url !== undefined && flags.ca !== undefined) return {};
-  if (flags.clientCert === undefined) return base;
-  const { apiKeyFile: _, ...rest } = base;
-  return rest;
+/** A client certificate that a flag names counts in place of a configured API key. */
+function withoutReplaced({ apiKeyFile, ...base }: Settings, flags: ConnectionFlags): Settings {
+  if (apiKeyFile === undefined || flags.clientCert !== undefined) return base;
+  return { ...base, apiKeyFile };
 }
 
 async function baseSettings(
