@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { canonicalJson } from "../../src/audit/canonical-json.ts";
 import * as peculiar from "../../src/x509/peculiar.ts";
+import { crossCheckCertificate, crossCheckCrl } from "../support/cross-check.ts";
 import { makeCsr } from "../support/csr.ts";
 import { removeHome, startTestService, type RunningService } from "../support/service.ts";
 
@@ -48,6 +49,7 @@ async function issue(name: string, profile: string, dns: string): Promise<Issued
   });
   expect(answer.status, answer.body.toString()).toBe(201);
   const issued = answer.json<Issued>();
+  await crossCheckCertificate(issued.certificate, service.files);
   writeFileSync(join(folder, `${name}.pem`), issued.certificate + issued.chain);
   return issued;
 }
@@ -55,6 +57,8 @@ async function issue(name: string, profile: string, dns: string): Promise<Issued
 async function fetchCrls(): Promise<void> {
   const issuing = await service.public("/crl/issuing.pem");
   const root = await service.public("/crl/root.pem");
+  await crossCheckCrl(issuing.body.toString(), service.files.issuingCertificate);
+  await crossCheckCrl(root.body.toString(), service.files.rootCertificate);
   writeFileSync(join(folder, "crls.pem"), Buffer.concat([issuing.body, root.body]));
 }
 

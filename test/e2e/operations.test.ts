@@ -6,6 +6,7 @@ import { chmodSync, readFileSync, renameSync, statSync, writeFileSync } from "no
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { canonicalJson } from "../../src/audit/canonical-json.ts";
+import { crossCheckCertificate } from "../support/cross-check.ts";
 import { makeCsr } from "../support/csr.ts";
 import {
   removeHome,
@@ -28,16 +29,20 @@ afterAll(async () => {
   removeHome(home);
 });
 
-function issue(
+async function issue(
   dns = "web.example.test",
   options: ApiRequest = {},
   profile = "server",
 ): Promise<Answer> {
-  return service.api(`/v1/issuers/issuing/certificates?profile=${profile}`, {
+  const answer = await service.api(`/v1/issuers/issuing/certificates?profile=${profile}`, {
     body: makeCsr({ dns: [dns] }),
     headers: { "content-type": "application/pkcs10" },
     ...options,
   });
+  if (answer.status === 201) {
+    await crossCheckCertificate(answer.json<{ certificate: string }>().certificate, service.files);
+  }
+  return answer;
 }
 
 async function readyz(): Promise<{ status: number; parts: { name: string; state: string }[] }> {
