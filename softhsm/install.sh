@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what a development home needs: SoftHSM, and the compiler for the native npm packages where they are not
-# built yet. With --test also what the tests run against. Says nothing when all of it is there.
+# Installs what a development home and the commands it prints need: SoftHSM, ssh-keygen, openssl, curl, and the compiler
+# for the native npm packages where they are not built yet. With --test also what the tests run against. Says nothing
+# when all of it is there.
 #
 #   softhsm/install.sh [--test]
 #
@@ -30,6 +31,9 @@ missing=
 need() { has "$2" || missing="$missing $1"; }
 
 need softhsm2 softhsm2-util
+need openssh-client ssh-keygen
+need openssl openssl
+need curl curl
 
 home=$(cd "$(dirname "$0")/.." && pwd)
 if [ ! -e "$home/node_modules/pkcs11js/build/Release/pkcs11.node" ] ||
@@ -40,13 +44,10 @@ if [ ! -e "$home/node_modules/pkcs11js/build/Release/pkcs11.node" ] ||
 fi
 
 if [ -n "$tests" ]; then
-  need openssl openssl
-  need curl curl
   need age age
   need sqlite3 sqlite3
   need golang-go go
   [ -d /usr/share/gocode/src/golang.org/x/mod ] || missing="$missing golang-golang-x-mod-dev"
-  need openssh-client ssh-keygen
   need jq jq
   need xxd xxd
   need nginx-light nginx

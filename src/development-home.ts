@@ -1,9 +1,19 @@
 /** A development home: tokens, keys, a root and an issuing CA, an operator and a requester, in one folder. */
 
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { generateKeyPairSync, randomBytes, webcrypto, type KeyObject } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import { stringify } from "yaml";
 import { canonicalJson, type Json } from "./audit/canonical-json.ts";
 import { digestOf } from "./audit/digest.ts";
@@ -24,6 +34,7 @@ import {
   buildTbsCertificate,
   certificateTemplate,
 } from "./x509/certificate-template.ts";
+import { lockHome } from "./store/database.ts";
 import { encodeName } from "./x509/name.ts";
 import * as peculiar from "./x509/peculiar.ts";
 import { encodePem } from "./x509/pem.ts";
@@ -55,6 +66,7 @@ export function homeFiles(home: string) {
   return {
     layout: at("layout.json"),
     unfinished: at("unfinished"),
+    setUpLock: at("set-up.lock"),
     service: at("service.yaml"),
     policy: at("policy.yaml"),
     keeper: at("keeper", "keeper.yaml"),
@@ -73,23 +85,60 @@ export function homeFiles(home: string) {
   };
 }
 
+/** All that the marker of an unfinished home says. */
+const UNFINISHED = "set-up had not ended\n";
+
+/** What set-up puts into a home, beside its lock and its marker; layout.json is the last. */
+const made = ["service", "keeper", "issuers", "client", "operator", "service.yaml", "policy.yaml"];
+
 /**
- * Whether there is a home, and one of ours.
+ * Whether there is a home, and one of ours. An empty folder is none yet. A set-up that did not end leaves a marker
+ * with our words in it, no layout.json, and nothing that it does not make itself.
  *
  * @throws CountersignError `home-unknown` for a folder that is something else, or a newer home.
  */
 export function homeState(home: string): "absent" | "unfinished" | "ready" {
   const files = homeFiles(home);
-  if (existsSync(files.unfinished)) return "unfinished";
   if (!existsSync(home)) return "absent";
+  if (!statSync(home).isDirectory()) throw unknownHome(`${home} is not a folder`);
+  if (existsSync(files.layout)) {
+    checkLayout(home, files.layout);
+    return "ready";
+  }
+  const lock = basename(files.setUpLock);
+  const names = readdirSync(home).filter((name) => name !== lock && name !== `${lock}-journal`);
+  if (names.length === 0) return "absent";
+  if (!isOurMarker(files.unfinished)) {
+    throw unknownHome(`${home} is not a home of this service: it has no layout.json`);
+  }
+  const others = names.filter(
+    (name) => name !== basename(files.unfinished) && !made.includes(name),
+  );
+  if (others.length > 0) {
+    throw unknownHome(
+      `${home} was left unfinished by an earlier start, and would be made again, but it has files of somebody else: ` +
+        `${others.join(", ")}. Move them away`,
+    );
+  }
+  return "unfinished";
+}
+
+function isOurMarker(file: string): boolean {
+  try {
+    return readFileSync(file, "utf8") === UNFINISHED;
+  } catch {
+    return false; // absent, or a folder
+  }
+}
+
+function checkLayout(home: string, file: string): void {
   let layout: unknown;
   try {
-    layout = (JSON.parse(readFileSync(files.layout, "utf8")) as { layout?: unknown }).layout;
+    layout = (JSON.parse(readFileSync(file, "utf8")) as { layout?: unknown }).layout;
   } catch (error) {
-    throw new CountersignError(
-      "home-unknown",
-      `${home} is not a home of this service: it has no layout.json. Name another folder with --home`,
-      { cause: error },
+    throw unknownHome(
+      `${home} is not a home of this service: its layout.json cannot be read`,
+      error,
     );
   }
   if (layout !== HOME_LAYOUT) {
@@ -98,17 +147,91 @@ export function homeState(home: string): "absent" | "unfinished" | "ready" {
       `${home} has layout ${String(layout)}, this version knows ${HOME_LAYOUT}: use the version that made it`,
     );
   }
-  return "ready";
 }
 
-/** Makes the home. What a crash leaves behind is marked as unfinished and made again by the next start. */
-export async function makeDevelopmentHome(
+function unknownHome(reason: string, cause?: unknown): CountersignError {
+  return new CountersignError("home-unknown", `${reason}. Name another folder with --home`, {
+    cause,
+  });
+}
+
+/**
+ * Makes the home, or makes it again where a crash left it unfinished; nothing if another process has just made it.
+ *
+ * @throws CountersignError `home-in-use` while another process makes it; `home-unknown`; `config-invalid` if it cannot
+ *   be made here.
+ */
+export async function setUpDevelopmentHome(
   home: string,
   options: DevelopmentOptions,
 ): Promise<void> {
+  checkPlace(home);
+  checkTools(options);
   const files = homeFiles(home);
-  mkdirSync(home, { mode: 0o700 });
-  write(files.unfinished, "set-up had not ended\n");
+  mkdirSync(home, { mode: 0o700, recursive: true });
+  const lock = await lockHome(files.setUpLock);
+  try {
+    const state = homeState(home);
+    if (state === "ready") return;
+    if (state === "unfinished") {
+      options.progress(`${home} was left unfinished by an earlier start: making it again`);
+      for (const name of made) rmSync(join(home, name), { recursive: true, force: true });
+    } else {
+      write(files.unfinished, UNFINISHED);
+    }
+    options.progress(`Making a development home in ${home}:`);
+    await makeDevelopmentHome(home, {
+      ...options,
+      progress: (step) => options.progress(`  ${step}`),
+    });
+    // From here on the home is ready for whoever holds the lock next.
+    rmSync(files.setUpLock);
+  } finally {
+    await lock.release();
+  }
+}
+
+/** Before anything is there: a path that cannot be a home's. */
+function checkPlace(home: string): void {
+  const folder = resolve(home);
+  // SoftHSM's configuration file has no quoting, and these end a path in it.
+  if (/[#=\p{Cc}]/u.test(folder)) {
+    throw new CountersignError(
+      "config-invalid",
+      `SoftHSM finds no tokens below ${JSON.stringify(folder)}: name a folder without # and = with --home`,
+    );
+  }
+  const parent = existsSync(folder) ? folder : dirname(folder);
+  if (!existsSync(parent)) {
+    throw new CountersignError(
+      "config-invalid",
+      `there is no folder ${parent} to make the home in: make it first, or name another home with --home`,
+    );
+  }
+  try {
+    accessSync(parent, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw new CountersignError("config-invalid", `${parent} cannot be written to`, {
+      cause: error,
+    });
+  }
+}
+
+function checkTools({ operatorKey }: DevelopmentOptions): void {
+  if (spawnSync("ssh-keygen", ["-?"]).error !== undefined) {
+    throw new CountersignError(
+      "config-invalid",
+      "ssh-keygen is not installed: run sudo apt-get install openssh-client, or sh softhsm/install.sh",
+    );
+  }
+  if (operatorKey !== undefined && !existsSync(operatorKey)) {
+    throw new CountersignError("config-invalid", `there is no file ${operatorKey}`);
+  }
+}
+
+/** Makes the home in a folder that has nothing but the marker. */
+async function makeDevelopmentHome(home: string, options: DevelopmentOptions): Promise<void> {
+  const files = homeFiles(home);
   for (const folder of [
     "service",
     "keeper",
@@ -307,7 +430,8 @@ async function addRequester(home: string, signingKey: string): Promise<void> {
   write(files.apiKey, `${apiKey}\n`);
   write(
     files.curl,
-    `cacert = "${files.tlsCertificate}"\nheader = "Authorization: Bearer ${apiKey}"\nsilent\nshow-error\nfail-with-body\n`,
+    // In quotes, curl takes a backslash as an escape.
+    `cacert = "${files.tlsCertificate.replaceAll(/["\\]/g, "\\$&")}"\nheader = "Authorization: Bearer ${apiKey}"\nsilent\nshow-error\nfail-with-body\n`,
   );
   const ledger = await openLedger(config, now);
   try {

@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 /** The service: makes a development home where there is none, opens the home and listens. */
 
-import { existsSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { relative } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { pino } from "pino";
 import { readServiceConfig } from "./config.ts";
-import { homeFiles, homeState, makeDevelopmentHome } from "./development-home.ts";
+import { homeFiles, homeState, setUpDevelopmentHome } from "./development-home.ts";
 import { CountersignError } from "./errors.ts";
 import { startService } from "./service.ts";
 
@@ -29,11 +29,7 @@ async function serve(options: ServeOptions): Promise<void> {
   const { version } = JSON.parse(
     readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
   ) as { version: string };
-  if (homeState(home) === "unfinished") {
-    console.log(`${home} was left unfinished by an earlier start: making it again`);
-    rmSync(home, { recursive: true });
-  }
-  if (homeState(home) === "absent") {
+  if (homeState(home) !== "ready") {
     const modulePath = modulePaths.find((path) => path !== undefined && existsSync(path));
     if (modulePath === undefined) {
       throw new CountersignError(
@@ -41,11 +37,10 @@ async function serve(options: ServeOptions): Promise<void> {
         "SoftHSM is not installed: run sh softhsm/install.sh, or name its library in PKCS11_LIBRARY",
       );
     }
-    console.log(`Making a development home in ${home}:`);
-    await makeDevelopmentHome(home, {
+    await setUpDevelopmentHome(home, {
       ...options,
       modulePath,
-      progress: (step) => console.log(`  ${step}`),
+      progress: (step) => console.log(step),
     });
   }
   const config = readServiceConfig(homeFiles(home).service);
@@ -55,17 +50,24 @@ async function serve(options: ServeOptions): Promise<void> {
     { level: config.log.level },
     pino.destination({ dest: 2, sync: false, minLength: 4096, periodicFlush: 100 }),
   );
-  const service = await startService(config, logger, version);
+  const started = startService(config, logger, version);
 
   let stopping: Promise<void> | undefined;
   const stop = (): void => {
-    stopping ??= service.stop().catch((error: unknown) => {
-      logger.fatal({ err: error }, "the service did not stop cleanly");
-      process.exitCode = 1;
-    });
+    // What keeps it from starting is thrown below.
+    stopping ??= started.then(
+      (running) =>
+        running.stop().catch((error: unknown) => {
+          logger.fatal({ err: error }, "the service did not stop cleanly");
+          process.exitCode = 1;
+        }),
+      () => undefined,
+    );
   };
-  process.once("SIGTERM", stop);
-  process.once("SIGINT", stop);
+  // Not once: npm passes on a Ctrl-C that the terminal has already sent, and the second one must not cut the first.
+  process.on("SIGTERM", stop);
+  process.on("SIGINT", stop);
+  const service = await started;
   service.failed.then(
     (error) => {
       if (stopping !== undefined) return;
@@ -81,7 +83,7 @@ async function serve(options: ServeOptions): Promise<void> {
 /** What a newcomer pastes next; `docs` and the README show the same, and a test runs it. */
 function nextSteps(home: string, host: string, port: number, publicUrl: string): string {
   const files = homeFiles(home);
-  const shown = (file: string): string => relative(process.cwd(), file) || ".";
+  const shown = (file: string): string => shellWord(relative(process.cwd(), file) || ".");
   const api = `https://${host}:${port}`;
   return `
 Countersign serves ${api} (API) and ${publicUrl} (CRLs, CA certificates). Its keys are in ${shown(home)}; Ctrl-C ends it.
@@ -110,6 +112,11 @@ Next, in another terminal, in this folder:
   curl -s -o issuing.crl ${publicUrl}/crl/issuing.pem
   openssl verify -crl_check -CRLfile issuing.crl -CAfile ${shown(files.rootCertificate)} -untrusted web.pem web.pem
 `;
+}
+
+/** As a shell reads it back. */
+function shellWord(text: string): string {
+  return /^[\w./:@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 function port(text: string): number {

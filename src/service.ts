@@ -2,9 +2,15 @@
 
 import { randomBytes } from "node:crypto";
 import { readFileSync, unwatchFile, watchFile } from "node:fs";
-import { createServer as createHttpServer, type RequestListener, type Server } from "node:http";
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from "node:http";
 import { createServer as createHttpsServer } from "node:https";
-import type { AddressInfo } from "node:net";
+import { Server as NetServer, type AddressInfo, type Socket } from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
 import type { Logger } from "pino";
 import { canonicalJson } from "./audit/canonical-json.ts";
 import { encodeEntry } from "./audit/entry.ts";
@@ -22,7 +28,7 @@ import { compilePolicy, decide } from "./policy/decide.ts";
 import { parsePolicy, policyFrame, type Policy } from "./policy/document.ts";
 import { canonicalNames } from "./policy/name.ts";
 import { createRevocations } from "./revocation/revocations.ts";
-import { CrlSchedule } from "./revocation/crl-schedule.ts";
+import { CrlSchedule, publicReason } from "./revocation/crl-schedule.ts";
 
 /** How often the keeper is asked how its keys are. */
 const STATUS_MILLISECONDS = 1_000;
@@ -30,11 +36,34 @@ const STATUS_MILLISECONDS = 1_000;
 /** Strangers' attempts are summed up in one record an hour: AUDIT-LOG 9.2. */
 const DENIED_MILLISECONDS = 3_600_000;
 
-/** A request that takes longer to arrive is cut off. */
-const REQUEST_MILLISECONDS = 30_000;
+/** What one client can occupy, and for how long. */
+const limits = {
+  /** A request that takes longer to arrive is cut off. */
+  requestTimeout: 30_000,
+  /** And so are headers, from the first octet of the connection or the end of the request before. */
+  headersTimeout: 10_000,
+  /** How often these two are looked at. */
+  connectionsCheckingInterval: 5_000,
+  /** A connection without a request. Clients are told so by a header. */
+  keepAliveTimeout: 30_000,
+};
+
+/** A connection on which nothing moves: a client that does not read its answer. */
+const SILENCE_MILLISECONDS = 60_000;
+
+const HANDSHAKE_MILLISECONDS = 10_000;
+
+/** Of each site; descriptors must be left for the database. */
+const MAX_CONNECTIONS = 4096;
+
+/** How long a start waits for the CRLs that are overdue. */
+const FIRST_CRLS_MILLISECONDS = 3_000;
 
 /** How long a stopping service waits for the requests it has. */
 const DRAIN_MILLISECONDS = 10_000;
+
+/** How long it leaves to clients that keep connections open, to send what is on its way and hear of the end. */
+const FAREWELL_MILLISECONDS = 1_000;
 
 export interface Service {
   /** https, of the API. */
@@ -128,31 +157,31 @@ async function serve(
   const revocations = createRevocations({ journal, reads, issuers, schedule, now });
 
   let stopping = false;
-  let broken: string | undefined;
+  let broken: Error | undefined;
   const refresh = async (): Promise<KeeperStatus> => (status = await keeper.status());
   const readiness = async (): Promise<Readiness> =>
-    readinessOf(status, schedule, broken ?? (stopping ? "stopping" : undefined), compiled);
+    readinessOf(
+      status,
+      schedule.troubles(),
+      broken === undefined ? (stopping ? "stopping" : undefined) : publicReason(broken),
+      compiled,
+      now(),
+    );
 
-  let denied = 0;
-  let deniedSince = now();
-  const recordDenied = async (): Promise<void> => {
-    if (denied === 0) return;
-    const [count, since] = [denied, deniedSince];
-    denied = 0;
-    deniedSince = now();
-    await journal.append({
+  const denials = new Denials(now(), (count, since, until) =>
+    journal.append({
       kind: "entry",
       leaf: encodeEntry({
         type: "access.denied",
-        at: deniedSince,
+        at: until,
         actor: { kind: "service", id: status.service },
         subject: {},
         data: { count, since: since.toISOString() },
       }),
-    });
-  };
+    }),
+  );
 
-  const { api, publicSite } = createApi({
+  const sites = createApi({
     service: status.service,
     version,
     publicUrl: config.public.url,
@@ -180,9 +209,7 @@ async function serve(
     readiness,
     status: async () => ({ ...(await statusFor(ledger, status)), policy: inForce }),
     measurements: () => measurements(ledger, status, schedule, now()),
-    denied: () => {
-      denied += 1;
-    },
+    denied: () => denials.count(),
     ...(config.metricsKey === undefined ? {} : { metricsKeySha256: config.metricsKey }),
     publicEntries: config.log.publicEntries,
     now,
@@ -190,24 +217,24 @@ async function serve(
     logger,
   });
 
-  const tls = (): { cert: Buffer; key: Buffer } => ({
+  const tls = (): { cert: Buffer; key: Buffer; minVersion: "TLSv1.2" } => ({
     cert: readFileSync(config.api.certificate),
     key: readFileSync(config.api.key),
+    minVersion: "TLSv1.2",
   });
-  const apiServer = createHttpsServer(
-    {
-      ...tls(),
-      requestCert: true,
-      rejectUnauthorized: false,
-      minVersion: "TLSv1.2",
-      requestTimeout: REQUEST_MILLISECONDS,
-    },
-    listenerOf(api),
-  );
-  const publicServer = createHttpServer(
-    { requestTimeout: REQUEST_MILLISECONDS },
-    listenerOf(publicSite),
-  );
+  const apiServer = createApiServer(tls);
+  const publicServer = createHttpServer(limits);
+  const apiSite = serveOn(apiServer, sites.api);
+  const publicSite = serveOn(publicServer, sites.publicSite);
+  try {
+    await listen(apiServer, config.api);
+    await listen(publicServer, config.public);
+  } catch (error) {
+    apiSite.cut();
+    publicSite.cut();
+    throw error;
+  }
+
   const reload = (): void => {
     try {
       apiServer.setSecureContext(tls());
@@ -219,16 +246,17 @@ async function serve(
   for (const file of [config.api.certificate, config.api.key]) {
     watchFile(file, { persistent: false, interval: 5_000 }, reload);
   }
-  await listen(apiServer, config.api);
-  await listen(publicServer, config.public);
-  schedule.start();
+  await Promise.race([schedule.start(), pause(FIRST_CRLS_MILLISECONDS, undefined, { ref: false })]);
 
-  const statusTimer = setInterval(() => {
-    refresh().catch((error: unknown) => logger.error({ err: error }, "the keeper gives no status"));
-  }, STATUS_MILLISECONDS).unref();
-  const deniedTimer = setInterval(() => {
-    recordDenied().catch((error: unknown) => logger.error({ err: error }, "no record was made"));
-  }, DENIED_MILLISECONDS).unref();
+  const askStatus = oneAtATime(refresh, (error) =>
+    logger.error({ err: error }, "the keeper gives no status"),
+  );
+  const statusTimer = setInterval(askStatus, STATUS_MILLISECONDS).unref();
+  const recordDenials = oneAtATime(
+    () => denials.record(now()),
+    (error) => logger.error({ err: error }, "no record was made"),
+  );
+  const deniedTimer = setInterval(recordDenials, DENIED_MILLISECONDS).unref();
 
   const failed = Promise.race([
     journal.failed,
@@ -236,7 +264,7 @@ async function serve(
   ]);
   failed.then(
     (error) => {
-      broken = error.message;
+      broken = error;
     },
     () => undefined,
   );
@@ -251,11 +279,87 @@ async function serve(
       clearInterval(statusTimer);
       clearInterval(deniedTimer);
       for (const file of [config.api.certificate, config.api.key]) unwatchFile(file, reload);
-      await Promise.all([drain(apiServer), drain(publicServer)]);
+      const finished = sites.stop();
+      schedule.hurry();
+      await Promise.all([
+        apiSite.drain(),
+        publicSite.drain(),
+        // Also what a client asked for that has gone away since: an intent gets its result.
+        Promise.race([finished, pause(DRAIN_MILLISECONDS, undefined, { ref: false })]),
+      ]);
       await schedule.stop();
-      if (broken === undefined) await recordDenied();
+      if (broken === undefined) {
+        await denials
+          .record(now())
+          .catch((error: unknown) => logger.error({ err: error }, "no record was made"));
+      }
       await ledger.close();
     },
+  };
+}
+
+/** @throws CountersignError `config-invalid` for a pair that cannot be read or does not fit together. */
+function createApiServer(tls: () => { cert: Buffer; key: Buffer; minVersion: "TLSv1.2" }) {
+  try {
+    return createHttpsServer({
+      ...tls(),
+      ...limits,
+      requestCert: true,
+      rejectUnauthorized: false,
+      handshakeTimeout: HANDSHAKE_MILLISECONDS,
+    });
+  } catch (error) {
+    throw new CountersignError(
+      "config-invalid",
+      `the API's TLS certificate and key cannot be used: ${error instanceof Error ? error.message : String(error)}`,
+      { cause: error },
+    );
+  }
+}
+
+/** Attempts without valid credentials, counted until they are on record. */
+export class Denials {
+  readonly #append: (count: number, since: Date, until: Date) => Promise<unknown>;
+  #count = 0;
+  #since: Date;
+
+  constructor(since: Date, append: (count: number, since: Date, until: Date) => Promise<unknown>) {
+    this.#since = since;
+    this.#append = append;
+  }
+
+  count(): void {
+    this.#count++;
+  }
+
+  /** One record of all since the last; a failed one leaves them for the next. */
+  async record(now: Date): Promise<void> {
+    const [count, since] = [this.#count, this.#since];
+    if (count === 0) return;
+    this.#count = 0;
+    this.#since = now;
+    try {
+      await this.#append(count, since, now);
+    } catch (error) {
+      this.#count += count;
+      this.#since = since;
+      throw error;
+    }
+  }
+}
+
+/** For a timer: does nothing while the time before has not ended. */
+export function oneAtATime(
+  work: () => Promise<unknown>,
+  failed: (error: unknown) => void,
+): () => void {
+  let busy = false;
+  return () => {
+    if (busy) return;
+    busy = true;
+    work()
+      .catch(failed)
+      .finally(() => (busy = false));
   };
 }
 
@@ -292,33 +396,50 @@ async function abandonOpenIntents(ledger: Ledger, now: () => Date): Promise<void
   }
 }
 
-function readinessOf(
-  status: KeeperStatus,
-  schedule: CrlSchedule,
+/** @param trouble - What keeps the service from working, for everybody to read. */
+export function readinessOf(
+  status: Pick<KeeperStatus, "keys">,
+  lists: ReturnType<CrlSchedule["troubles"]>,
   trouble: string | undefined,
-  policy: ReturnType<typeof compilePolicy>,
+  policy: Pick<ReturnType<typeof compilePolicy>, "issuers">,
+  now: Date,
 ): Readiness {
   const keys = status.keys.map((key) => ({
     name: `key of ${key.issuer}`,
     state: key.state,
     ...(key.detail === undefined ? {} : { detail: key.detail }),
   }));
-  const crls = schedule.troubles().map(({ issuer, trouble: detail, nextUpdate }) => ({
-    name: `CRL of ${issuer}`,
-    state: nextUpdate === undefined ? "missing" : detail === undefined ? "fresh" : "ageing",
-    ...(detail === undefined && nextUpdate === undefined
-      ? {}
-      : {
-          detail: [detail, nextUpdate && `the published one ends ${nextUpdate.toISOString()}`]
-            .filter(Boolean)
-            .join("; "),
-        }),
-  }));
+  const crls = lists.map(({ issuer, overdue, trouble: reason, nextUpdate }) => {
+    const detail = [reason, nextUpdate && `the published one ends ${nextUpdate.toISOString()}`];
+    const part = {
+      name: `CRL of ${issuer}`,
+      state:
+        nextUpdate === undefined
+          ? "missing"
+          : nextUpdate <= now
+            ? "expired"
+            : overdue || reason !== undefined
+              ? "ageing"
+              : "fresh",
+      ...(reason === undefined && nextUpdate === undefined
+        ? {}
+        : { detail: detail.filter(Boolean).join("; ") }),
+    };
+    return { issuer, part };
+  });
+  // Without a CRL that is in force, relying parties refuse all that the issuer has issued.
+  const withoutCrl = new Set(
+    crls
+      .filter(({ part: { state } }) => state === "missing" || state === "expired")
+      .map(({ issuer }) => issuer),
+  );
   const issuing = status.keys.filter(
     (key) => (policy.issuers.get(key.issuer)?.profiles.size ?? 0) > 0,
   );
   return {
-    ready: trouble === undefined && issuing.some((key) => key.state === "open"),
+    ready:
+      trouble === undefined &&
+      issuing.some((key) => key.state === "open" && !withoutCrl.has(key.issuer)),
     parts: [
       {
         name: "log",
@@ -326,7 +447,7 @@ function readinessOf(
         ...(trouble === undefined ? {} : { detail: trouble }),
       },
       ...keys,
-      ...crls,
+      ...crls.map(({ part }) => part),
     ],
   };
 }
@@ -406,10 +527,57 @@ async function measurements(
   ];
 }
 
-/** Koa answers every error itself, so its promise never rejects. */
-function listenerOf(site: ReturnType<typeof createApi>["api"]): RequestListener {
+interface ServedSite {
+  /** Takes no new connections, answers what has come, and cuts what then still hangs. */
+  drain(): Promise<void>;
+  /** Ends everything at once. */
+  cut(): void;
+}
+
+/** Lets a site answer on a server. */
+function serveOn(server: Server, site: ReturnType<typeof createApi>["api"]): ServedSite {
   const handle = site.callback();
-  return (request, response) => void handle(request, response);
+  const sockets = new Set<Socket>();
+  let unanswered = 0;
+  server.maxConnections = MAX_CONNECTIONS;
+  server.timeout = SILENCE_MILLISECONDS;
+  // Of a TLS server, too, these are the connections before their handshake, which its own lists do not have.
+  server.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
+  server.on("request", (request: IncomingMessage, response: ServerResponse) => {
+    unanswered++;
+    response.once("close", () => unanswered--);
+    // Koa answers every error itself, so its promise never rejects.
+    void handle(request, response);
+  });
+  const cutAll = (): void => {
+    for (const socket of sockets) socket.destroy();
+  };
+  return {
+    async drain() {
+      // Not `Server.close` of node:http: that would first cut the connections that are idle just now, and with them
+      // the requests on their way. Every answer ends its connection now; those left after a moment have nothing to ask.
+      const closed = new Promise<void>((resolve) => {
+        NetServer.prototype.close.call(server, () => resolve());
+      });
+      const started = performance.now();
+      const timer = setInterval(() => {
+        const waited = performance.now() - started;
+        if (waited > DRAIN_MILLISECONDS || (waited > FAREWELL_MILLISECONDS && unanswered === 0)) {
+          cutAll();
+        }
+      }, 50);
+      await closed;
+      clearInterval(timer);
+      server.close(); // its timers
+    },
+    cut() {
+      server.close();
+      cutAll();
+    },
+  };
 }
 
 function listen(server: Server, { host, port }: { host: string; port: number }): Promise<void> {
@@ -427,13 +595,4 @@ function listen(server: Server, { host, port }: { host: string; port: number }):
     );
     server.listen(port, host, () => resolve());
   });
-}
-
-/** Takes no new connections, waits for the answers under way, and cuts what then still hangs. */
-async function drain(server: Server): Promise<void> {
-  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  server.closeIdleConnections();
-  const timer = setTimeout(() => server.closeAllConnections(), DRAIN_MILLISECONDS);
-  await closed;
-  clearTimeout(timer);
 }

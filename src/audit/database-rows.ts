@@ -7,24 +7,35 @@ import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
 import { createHash } from "node:crypto";
 import { devNull } from "node:os";
 import { resolve } from "node:path";
-import type {
-  CertificateRow,
-  CrlRow,
-  DatabaseRows,
-  PolicyVersionRow,
-  RequesterStatementRow,
-  RevocationRow,
-} from "./database-check.ts";
+import type { DatabaseRows } from "./database-check.ts";
 import { digestOf } from "./digest.ts";
 import type { LogSource } from "./log-source.ts";
 import { HASH_LENGTH } from "./merkle.ts";
-import { encodeEntryBundle, parseTilePath, TILE_WIDTH } from "./tiles.ts";
+import type {
+  CertificateRow,
+  CrlRow,
+  IdempotencyRow,
+  NameRow,
+  PolicyVersionRow,
+  RequesterStatementRow,
+  RevocationRow,
+} from "./recorded-rows.ts";
+import { encodeEntryBundle, MAX_ENTRY_LENGTH, parseTilePath, TILE_WIDTH } from "./tiles.ts";
 
-/** Rows a query brings. Certificates travel as hex, about 4 kB each. */
+/** Rows a query brings. Certificates travel as hex, with their requests about 3 kB each. */
 const PAGE = 1000;
 
-/** Octets of a CRL that a query brings: it may have hundreds of megabytes, which are hashed piece by piece. */
+/** Octets of a CRL that a query brings. */
 const PIECE = 1 << 20;
+
+/** A CRL beyond this is read twice: whoever can write the database can make one of a gigabyte, which nobody signed. */
+const KEPT_CRL_OCTETS = 64 << 20;
+
+/** More than a certificate or request that the service handles has; what goes on after that has another digest. */
+const MAX_OBJECT_OCTETS = 1 << 17;
+
+/** What SQLite finds wrong with a file: so much of it is read. */
+const MAX_DAMAGE = 20;
 
 const MARKER = "--- end of answer ---";
 const END = `${MARKER}\n`;
@@ -48,12 +59,17 @@ export async function openAuditDatabase(file: string, program = "sqlite3"): Prom
     await shell.query("BEGIN");
     // The transaction begins with the first read.
     await shell.query("SELECT count(*) AS tables FROM sqlite_master");
+    // Rows are read through indexes, by the service and below; one that is damaged hides rows.
+    const found = await shell.query<{ integrity_check: string }>(
+      `PRAGMA integrity_check(${MAX_DAMAGE})`,
+    );
+    const damage = found.map((row) => row.integrity_check).filter((line) => line !== "ok");
+    const log = databaseLog(shell);
+    return { log, rows: databaseRows(shell, log, damage), close: () => shell.close() };
   } catch (error) {
     await shell.close();
     throw error;
   }
-  const log = databaseLog(shell);
-  return { log, rows: databaseRows(shell, log), close: () => shell.close() };
 }
 
 function databaseLog(shell: SqliteShell): LogSource {
@@ -61,9 +77,9 @@ function databaseLog(shell: SqliteShell): LogSource {
     async read(path) {
       if (path === "checkpoint") {
         const [row] = await shell.query<{ note: string }>(
-          "SELECT note FROM audit_checkpoint ORDER BY size DESC LIMIT 1",
+          "SELECT hex(note) AS note FROM audit_checkpoint ORDER BY size DESC LIMIT 1",
         );
-        return row === undefined ? undefined : Buffer.from(row.note);
+        return row === undefined ? undefined : Buffer.from(row.note, "hex");
       }
       const position = parseTilePath(path);
       if (position === undefined) {
@@ -73,8 +89,8 @@ function databaseLog(shell: SqliteShell): LogSource {
       if (level === "entries") {
         const first = n * TILE_WIDTH;
         const rows = await shell.query<{ idx: number; leaf: string }>(
-          `SELECT idx, hex(leaf) AS leaf FROM audit_entry
-           WHERE idx >= ${first} AND idx < ${first + width} ORDER BY idx`,
+          `SELECT idx, CASE WHEN length(leaf) <= ${MAX_ENTRY_LENGTH} THEN hex(leaf) ELSE '' END AS leaf
+           FROM audit_entry WHERE idx >= ${first} AND idx < ${first + width} ORDER BY idx`,
         );
         // A bundle says where an entry stands only by order, so it ends before the first that is missing.
         const leaves: Uint8Array[] = [];
@@ -94,104 +110,248 @@ function databaseLog(shell: SqliteShell): LogSource {
   };
 }
 
-function databaseRows(shell: SqliteShell, log: LogSource): DatabaseRows {
+function databaseRows(shell: SqliteShell, log: LogSource, damage: readonly string[]): DatabaseRows {
   return {
     log,
+    damage,
+    async schema() {
+      const rows = await shell.query<{ type: string; name: string; table: string; sql: string }>(
+        `SELECT ${texts("type", "name", "tbl_name AS table", "sql")} FROM sqlite_master
+         ORDER BY type, name`,
+      );
+      return rows.map((row) => ({
+        type: textOf(row.type),
+        name: textOf(row.name),
+        table: textOf(row.table),
+        sql: row.sql === null ? "" : textOf(row.sql),
+      }));
+    },
+    async steps() {
+      const rows = await shell.query<{ name: string }>(
+        `SELECT ${texts("name")} FROM migrations ORDER BY id`,
+      );
+      return rows.map(({ name }) => textOf(name));
+    },
     async logSize() {
       const [row] = await shell.query<{ size: number }>(
         "SELECT coalesce(max(idx), -1) + 1 AS size FROM audit_entry",
       );
       return row!.size;
     },
+    tiles() {
+      return pages(shell, "audit_tile", "level, n, length(hashes) AS octets", ["level", "n"]);
+    },
     async *certificates() {
-      const rows = pages<Columns<CertificateRow> & { certificate: string | null }>(
+      const rows = pages<Columns<CertificateRow>>(
         shell,
         "issued_certificate",
-        `issuer, key_id AS keyId, serial_number AS serialNumber, profile, state, idx AS intentIndex,
-         done_index AS doneIndex, hex(tbs_sha256) AS tbsSha256, hex(certificate_sha256) AS sha256,
-         CASE WHEN certificate IS NULL THEN NULL ELSE hex(certificate) END AS certificate`,
+        `${texts("issuer", "key_id AS keyId", "serial_number AS serialNumber", "kind", "profile", "requester")},
+         ${texts("subject", "state")}, idx AS intentIndex, done_index AS doneIndex, not_before AS notBefore,
+         not_after AS notAfter, created_at AS createdAt, hex(tbs_sha256) AS tbsSha256,
+         hex(spki_sha256) AS spkiSha256, hex(certificate_sha256) AS sha256, ${object("csr")}, ${object("certificate")}`,
         ["idx"],
       );
-      for await (const { certificate, tbsSha256, sha256, ...row } of rows) {
+      for await (const row of rows) {
+        const certificate = row.certificate === null ? null : Buffer.from(row.certificate, "hex");
         yield {
-          ...row,
-          tbsSha256: digest(tbsSha256),
-          sha256: digest(sha256),
-          bytesSha256: certificate === null ? null : digestOf(Buffer.from(certificate, "hex")),
+          issuer: textOf(row.issuer),
+          keyId: textOf(row.keyId),
+          serialNumber: textOf(row.serialNumber),
+          kind: textOf(row.kind),
+          profile: textOf(row.profile),
+          requester: row.requester === null ? null : textOf(row.requester),
+          subject: textOf(row.subject),
+          state: textOf(row.state),
+          intentIndex: row.intentIndex,
+          doneIndex: row.doneIndex,
+          notBefore: row.notBefore,
+          notAfter: row.notAfter,
+          createdAt: row.createdAt,
+          tbsSha256: digest(row.tbsSha256),
+          spkiSha256: digest(row.spkiSha256),
+          sha256: digest(row.sha256),
+          csr: row.csr === null ? null : Buffer.from(row.csr, "hex"),
+          bytesSha256: certificate === null ? null : digestOf(certificate),
+          bytes: async () => certificate ?? Buffer.alloc(0),
         };
       }
     },
+    async *names() {
+      const rows = pages<NameRow>(
+        shell,
+        "certificate_name",
+        `idx AS "index", ${texts("kind", "value", "reversed")}`,
+        ["idx", "kind", "value"],
+      );
+      for await (const { index, kind, value, reversed } of rows) {
+        yield { index, kind: textOf(kind), value: textOf(value), reversed: textOf(reversed) };
+      }
+    },
     async *crls() {
-      const rows = pages<Columns<CrlRow> & { length: number | null }>(
+      const rows = pages<Omit<Columns<CrlRow>, "certificate"> & { length: number | null }>(
         shell,
         "crl",
-        `issuer, key_id AS keyId, CAST(number AS TEXT) AS number, state, intent_index AS intentIndex,
-         done_index AS doneIndex, hex(tbs_sha256) AS tbsSha256, hex(crl_sha256) AS sha256, length(crl) AS length`,
+        `${texts("issuer", "key_id AS keyId", "state")}, CAST(number AS TEXT) AS number, this_update AS thisUpdate,
+         next_update AS nextUpdate, intent_index AS intentIndex, done_index AS doneIndex,
+         hex(tbs_sha256) AS tbsSha256, hex(crl_sha256) AS sha256, length(crl) AS length`,
         ["intent_index", "issuer", "number"],
       );
-      for await (const { length, tbsSha256, sha256, ...row } of rows) {
-        const bytesSha256 = length === null ? null : await crlDigest(shell, row, length);
-        yield { ...row, tbsSha256: digest(tbsSha256), sha256: digest(sha256), bytesSha256 };
+      for await (const { length, ...row } of rows) {
+        const { issuer, number } = row;
+        yield {
+          ...row,
+          issuer: textOf(issuer),
+          keyId: textOf(row.keyId),
+          state: textOf(row.state),
+          tbsSha256: digest(row.tbsSha256),
+          sha256: digest(row.sha256),
+          ...(await crlBytes(shell, issuer, number, length)),
+        };
       }
     },
     async *revocations() {
-      yield* pages<RevocationRow>(
+      const rows = pages<RevocationRow>(
         shell,
         "revocation",
-        `issuer, key_id AS keyId, serial_number AS serialNumber, reason,
-         revocation_date AS revocationDate, invalidity_date AS invalidityDate, log_index AS "index"`,
+        `${texts("issuer", "key_id AS keyId", "serial_number AS serialNumber", "reason", "requested_by AS requestedBy")},
+         revocation_date AS revocationDate, invalidity_date AS invalidityDate, not_after AS notAfter,
+         (SELECT c.not_after FROM issued_certificate c
+          WHERE c.issuer = revocation.issuer AND c.serial_number = revocation.serial_number) AS certificateNotAfter,
+         log_index AS "index"`,
         ["log_index", "issuer", "serial_number"],
       );
+      for await (const row of rows) {
+        yield {
+          ...row,
+          issuer: textOf(row.issuer),
+          keyId: textOf(row.keyId),
+          serialNumber: textOf(row.serialNumber),
+          reason: textOf(row.reason),
+          requestedBy: textOf(row.requestedBy),
+        };
+      }
     },
     async *requesterStatements() {
       const rows = pages<Omit<RequesterStatementRow, "sha256"> & { statement: string }>(
         shell,
         "requester_statement",
-        `sequence, hex(statement) AS statement, signature, name, action, log_index AS "index"`,
+        `sequence, hex(statement) AS statement, ${texts("signature", "name", "action")}, log_index AS "index"`,
         ["log_index", "sequence"],
       );
-      for await (const { statement, ...row } of rows) {
-        yield { ...row, sha256: digestOf(Buffer.from(statement, "hex")) };
+      for await (const { statement, signature, name, action, ...row } of rows) {
+        yield {
+          ...row,
+          signature: textOf(signature),
+          name: textOf(name),
+          action: textOf(action),
+          sha256: digestOf(Buffer.from(statement, "hex")),
+        };
       }
     },
     async *policyVersions() {
       const rows = pages<Omit<PolicyVersionRow, "documentSha256"> & { document: string }>(
         shell,
         "policy_version",
-        `digest, hex(document) AS document, log_index AS "index"`,
+        `${texts("digest", "document")}, log_index AS "index"`,
         ["log_index"],
       );
       for await (const { document, ...row } of rows) {
-        yield { ...row, documentSha256: digestOf(Buffer.from(document, "hex")) };
+        const documentSha256 = digestOf(Buffer.from(document, "hex"));
+        yield { index: row.index, digest: textOf(row.digest), documentSha256 };
+      }
+    },
+    async *idempotency() {
+      const rows = pages<IdempotencyRow>(
+        shell,
+        "idempotency",
+        `${texts("requester", "key")}, length(body_sha256) AS bodyOctets, created_at AS createdAt, idx AS "index",
+         (SELECT hex(c.requester) FROM issued_certificate c
+          WHERE c.idx = idempotency.idx AND c.requester IS NOT NULL) AS certificateRequester,
+         (SELECT c.created_at FROM issued_certificate c WHERE c.idx = idempotency.idx) AS certificateCreatedAt`,
+        ["requester", "key"],
+      );
+      for await (const row of rows) {
+        const { certificateRequester } = row;
+        yield {
+          ...row,
+          requester: textOf(row.requester),
+          key: textOf(row.key),
+          certificateRequester: certificateRequester === null ? null : textOf(certificateRequester),
+        };
       }
     },
   };
 }
 
-/** Digests come as hex from the program, `sha256:` and lower case from here. */
-type Columns<Row> = Omit<Row, "tbsSha256" | "sha256" | "bytesSha256"> & {
+/** As the program brings them: texts, digests and bytes as hex. */
+type Columns<Row> = Omit<
+  Row,
+  "tbsSha256" | "spkiSha256" | "sha256" | "csr" | "bytesSha256" | "bytes"
+> & {
   readonly tbsSha256: string;
+  readonly spkiSha256: string;
   readonly sha256: string;
+  readonly csr: string | null;
+  readonly certificate: string | null;
 };
 
+/** Columns (`name` or `name AS alias`) whose text comes as hex: the program ends a text at its first NUL. */
+function texts(...columns: readonly string[]): string {
+  return columns
+    .map((column) => {
+      const [name, alias = name] = column.split(" AS ");
+      return `CASE WHEN "${name}" IS NULL THEN NULL ELSE hex("${name}") END AS "${alias}"`;
+    })
+    .join(", ");
+}
+
+function textOf(hex: string): string {
+  return Buffer.from(hex, "hex").toString();
+}
+
+/** A column of bytes as hex. One octet too many is enough to tell that there are too many. */
+function object(column: string): string {
+  return `CASE WHEN ${column} IS NULL THEN NULL
+    ELSE hex(substr(${column}, 1, ${MAX_OBJECT_OCTETS + 1})) END AS ${column}`;
+}
+
+/** `sha256:` and lower case, from hex. */
 function digest(hex: string): string | null {
   return hex === "" ? null : `sha256:${hex.toLowerCase()}`;
 }
 
-async function crlDigest(
+/** @param issuer - As hex. */
+async function crlBytes(
   shell: SqliteShell,
-  { issuer, number }: { readonly issuer: string; readonly number: string },
-  length: number,
-): Promise<string> {
+  issuer: string,
+  number: string,
+  length: number | null,
+): Promise<Pick<CrlRow, "bytesSha256" | "bytes">> {
+  if (length === null) return { bytesSha256: null, bytes: async () => Buffer.alloc(0) };
+  const read = async (take: (piece: Buffer, offset: number) => void): Promise<void> => {
+    for (let offset = 0; offset < length; offset += PIECE) {
+      const [row] = await shell.query<{ piece: string }>(
+        `SELECT hex(substr(crl, ${offset + 1}, ${PIECE})) AS piece FROM crl
+         WHERE issuer = CAST(X'${issuer}' AS TEXT) AND number = CAST(${literal(number)} AS INTEGER)`,
+      );
+      take(Buffer.from(row?.piece ?? "", "hex"), offset);
+    }
+  };
+  const kept = length <= KEPT_CRL_OCTETS ? Buffer.alloc(length) : undefined;
   const sha256 = createHash("sha256");
-  for (let offset = 0; offset < length; offset += PIECE) {
-    const [row] = await shell.query<{ piece: string }>(
-      `SELECT hex(substr(crl, ${offset + 1}, ${PIECE})) AS piece FROM crl
-       WHERE issuer = ${literal(issuer)} AND number = CAST(${literal(number)} AS INTEGER)`,
-    );
-    sha256.update(Buffer.from(row?.piece ?? "", "hex"));
-  }
-  return `sha256:${sha256.digest("hex")}`;
+  await read((piece, offset) => {
+    sha256.update(piece);
+    kept?.set(piece, offset);
+  });
+  return {
+    bytesSha256: `sha256:${sha256.digest("hex")}`,
+    bytes: async () => {
+      if (kept !== undefined) return kept;
+      const bytes = Buffer.alloc(length);
+      await read((piece, offset) => bytes.set(piece, offset));
+      return bytes;
+    },
+  };
 }
 
 /** Every row of a table in the order of `keys`, which together are unique, a page at a time. */
@@ -203,7 +363,13 @@ async function* pages<Row>(
 ): AsyncGenerator<Row> {
   const names = keys.map((_, index) => `key_${index}`);
   const order = keys.map((key) => `"${key}"`).join(", ");
-  const keyColumns = keys.map((key, index) => `quote("${key}") AS ${names[index]}`).join(", ");
+  const keyColumns = keys
+    .map(
+      (key, index) =>
+        `CASE typeof("${key}") WHEN 'integer' THEN CAST("${key}" AS TEXT) ELSE 'x' || hex("${key}") END
+         AS ${names[index]}`,
+    )
+    .join(", ");
   for (let after: string | undefined; ;) {
     const where = after === undefined ? "" : `WHERE (${order}) > (${after})`;
     const page = await shell.query<Row & Record<string, string>>(
@@ -211,7 +377,7 @@ async function* pages<Row>(
     );
     const before = after;
     for (const row of page) {
-      after = names.map((name) => requote(table, row[name]!)).join(", ");
+      after = names.map((name) => keyLiteral(row[name]!)).join(", ");
       for (const name of names) {
         delete (row as Record<string, string>)[name];
       }
@@ -226,17 +392,9 @@ async function* pages<Row>(
   }
 }
 
-/** What SQLite's quote() made of a key, safe to send back: a number stays, a text goes as hex. */
-function requote(table: string, quoted: string): string {
-  if (/^-?[0-9]+$/.test(quoted)) {
-    return quoted;
-  }
-  if (!quoted.startsWith("'")) {
-    throw new Error(
-      `${table} has a key that is neither an integer nor a text: ${quoted.slice(0, 80)}`,
-    );
-  }
-  return literal(quoted.slice(1, -1).replaceAll("''", "'"));
+/** A key as it is sent back: an integer stays, a text goes as hex, so that it cannot end the statement. */
+function keyLiteral(key: string): string {
+  return key.startsWith("x") ? `CAST(X'${key.slice(1)}' AS TEXT)` : key;
 }
 
 /** A text from the database cannot end the statement it is put into. */

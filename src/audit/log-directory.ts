@@ -12,7 +12,9 @@ import { encodeEntryBundle, TILE_WIDTH, tilePath, tilesOf, tileWidth } from "./t
 
 /** A log directory, or an unpacked copy of one. */
 export function directoryLogSource(directory: string): LogSource {
-  return { read: (path) => readIfThere(join(directory, ...segments(path))) };
+  const read = (path: string): Promise<Uint8Array | undefined> =>
+    readIfThere(join(directory, ...segments(path)));
+  return { read, object: (digest) => read(`objects/${digest.slice("sha256:".length)}`) };
 }
 
 /** What an export reads. The log may grow meanwhile; only what the checkpoint covers is written. */

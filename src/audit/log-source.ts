@@ -7,6 +7,12 @@ import { decodeEntryBundle, TILE_WIDTH, tilePath, tileWidth, type ReadTile } fro
 export interface LogSource {
   /** @returns undefined if there is nothing at this path. What comes back is not to be trusted. */
   read(path: string): Promise<Uint8Array | undefined>;
+  /**
+   * The certificate or CRL of a digest (`sha256:` and hex), where the copy has them beside the log.
+   *
+   * @returns undefined if it has not. What comes back is not to be trusted.
+   */
+  object?(digest: string): Promise<Uint8Array | undefined>;
 }
 
 /** What was found of a tile or bundle, and the path that a tree of the size asked for has it under. */

@@ -1,5 +1,5 @@
 /**
- * The offline verifier of the log: rules 1 to 4, 10 and 11 of AUDIT-LOG 9.6, from a directory, a URL or a database.
+ * The offline verifier of the log: rules 1 to 4, 10, 11 and part of 7 of AUDIT-LOG 9.6, from a directory, a URL or a database.
  * Nothing that is read is trusted; whatever is wrong with it becomes a finding with its position.
  */
 
@@ -7,10 +7,12 @@ import { DerReader, encodingOf, Tag } from "../x509/der.ts";
 import { openCheckpoint, parseCheckpoint, type Checkpoint } from "./checkpoint.ts";
 import { DatabaseCheck, type DatabaseRows } from "./database-check.ts";
 import { digestOf } from "./digest.ts";
-import { parseEntry, type LogEntry, type LogEntryOf } from "./entry.ts";
+import { parseEntry, type LogEntry } from "./entry.ts";
 import { Findings, type Finding } from "./findings.ts";
+import { IntentRecords } from "./intent-records.ts";
 import type { LogSource } from "./log-source.ts";
 import { equal } from "./merkle.ts";
+import { SignedObjects, type Intent } from "./signed-objects.ts";
 import { parseVerifierKey, splitNote } from "./signed-note.ts";
 import { readBundles, TreeCheck } from "./tree-check.ts";
 
@@ -78,25 +80,43 @@ export async function verifyLog(
   const rules = ["LOG-1", "LOG-2", "LOG-4"];
   const { head, anchored } = await readHead(source, options.key, findings.head);
   const intents = new IntentRecords(findings.intents);
+  const objects = new SignedObjects();
   // False once so much is missing that nobody can say where the next entry stands.
   let readable = head !== undefined;
+  let open: readonly number[] = [];
+  let abandoned: readonly number[] = [];
   const wanted = new WantedCertificates(options.certificates ?? [], findings.certificates);
   if (head !== undefined) {
+    if (options.since !== undefined) rules.push("LOG-3");
+    try {
+      await verifyTree(head);
+    } catch (error) {
+      // A file of which SQLite has said that it is damaged may not be readable to its end.
+      if ((options.database?.damage.length ?? 0) === 0) throw error;
+      findings.database.add("database", `it cannot be read on: ${(error as Error).message}`);
+      readable = false;
+    }
+  }
+
+  async function verifyTree(head: Checkpoint): Promise<void> {
     const tree = new TreeCheck(source, head, findings.tree);
     if (options.since !== undefined) {
-      rules.push("LOG-3");
       checkSince(options.since, options.key, head, tree, findings.since);
     }
     const database =
       options.database === undefined
         ? undefined
         : await DatabaseCheck.begin(
-            options.database,
-            source,
-            head,
+            {
+              database: options.database,
+              source,
+              head,
+              key: options.key,
+              objects,
+              findings: findings.database,
+              notices,
+            },
             tree,
-            findings.database,
-            notices,
           );
     for await (const bundle of readBundles(source, head.size)) {
       await tree.bundle(bundle);
@@ -104,11 +124,11 @@ export async function verifyLog(
       for (const [offset, leaf] of bundle.leaves.entries()) {
         const index = bundle.first + offset;
         const entry = readEntry(leaf, index, head, findings);
-        if (entry !== undefined) {
-          intents.entry(index, entry);
-          wanted.entry(index, entry);
-          await database?.entry(index, entry);
-        }
+        if (entry === undefined) continue;
+        const signed = intents.entry(index, entry);
+        wanted.entry(index, entry);
+        if (database !== undefined) await database.entry(index, entry);
+        else if (signed !== undefined) await checkObject(index, entry, signed);
       }
       options.onProgress?.(bundle.first + bundle.width, head.size);
       if (tree.lost) {
@@ -117,10 +137,36 @@ export async function verifyLog(
       }
     }
     await tree.finish();
-    if (readable) {
-      await database?.finish();
+    open = intents.open;
+    abandoned = [...intents.abandoned];
+    if (database === undefined || !readable) return;
+    for await (const { index, leaf } of database.tail()) {
+      const entry = readEntry(leaf, index, head, findings);
+      if (entry === undefined) continue;
+      intents.entry(index, entry);
+      await database.entry(index, entry);
+    }
+    await database.finish();
+  }
+
+  /** A certificate or CRL beside the log. With a database it is the database's that counts. */
+  async function checkObject(index: number, entry: LogEntry, intent: Intent): Promise<void> {
+    if (entry.type !== "sign.done") return;
+    const { certificate, crl } = entry.data;
+    const digest = certificate ?? crl;
+    const der = digest === undefined ? undefined : await source.object?.(digest);
+    const position = `entry ${index}`;
+    if (der === undefined) {
+      objects.missing(intent.entry.data.operation);
+    } else if (digestOf(der) !== digest) {
+      findings.intents.add(position, "the object beside the log has another digest");
+    } else if (crl === undefined) {
+      objects.certificate(der, intent, position, findings.intents);
+    } else {
+      objects.crl(der, intent, position, findings.intents);
     }
   }
+
   if (options.certificates !== undefined) {
     rules.push("LOG-10");
   }
@@ -137,10 +183,10 @@ export async function verifyLog(
     rules,
     failures,
     moreFailures: all.reduce((sum, { more }) => sum + more, 0),
-    notices,
+    notices: [...notices, ...objects.notices()],
     certificates,
-    openIntents: intents.open,
-    abandonedIntents: intents.abandoned,
+    openIntents: open,
+    abandonedIntents: abandoned,
   };
 }
 
@@ -228,58 +274,6 @@ function readEntry(
     );
   }
   return entry;
-}
-
-/** The part of rule 7 that needs no grants: every result belongs to an intent before it, and closes it once. */
-class IntentRecords {
-  readonly abandoned: number[] = [];
-  readonly #open = new Map<number, LogEntryOf<"sign.intent">>();
-  readonly #findings: Findings;
-
-  constructor(findings: Findings) {
-    this.#findings = findings;
-  }
-
-  get open(): number[] {
-    return [...this.#open.keys()];
-  }
-
-  entry(index: number, entry: LogEntry): void {
-    if (entry.type === "sign.intent") {
-      this.#open.set(index, entry);
-    } else if (entry.type === "sign.done" || entry.type === "sign.abandoned") {
-      const intent = this.#open.get(entry.data.intent);
-      if (intent === undefined) {
-        this.#findings.add(
-          `entry ${index}`,
-          `${entry.type} of entry ${entry.data.intent}, which is no open sign.intent`,
-        );
-        return;
-      }
-      this.#open.delete(entry.data.intent);
-      if (!sameSubject(intent.subject, entry.subject)) {
-        this.#findings.add(
-          `entry ${index}`,
-          `${entry.type} of entry ${entry.data.intent} has another subject`,
-        );
-      }
-      if (entry.type === "sign.abandoned") {
-        this.abandoned.push(entry.data.intent);
-      } else if (
-        (entry.data.certificate !== undefined) !== (intent.data.operation === "certificate") ||
-        (entry.data.crl !== undefined) !== (intent.data.operation === "crl")
-      ) {
-        this.#findings.add(`entry ${index}`, `it is not the result of a ${intent.data.operation}`);
-      }
-    }
-  }
-}
-
-function sameSubject(
-  a: LogEntryOf<"sign.intent">["subject"],
-  b: LogEntryOf<"sign.intent">["subject"],
-): boolean {
-  return a.issuer === b.issuer && a.keyId === b.keyId && a.serialNumber === b.serialNumber;
 }
 
 /** Rule 10: certificates that are to be found in the log. */

@@ -107,6 +107,9 @@ function withPossession(
       certificate: digestOf(certificate),
       reason: options.reason,
       at: new Date().toISOString(),
+      ...(options.invalidityDate === undefined
+        ? {}
+        : { invalidityDate: new Date(options.invalidityDate).toISOString() }),
     }),
   );
   const issuer = options.issuer ?? issuerOf(certificate) ?? client.settings.issuer;

@@ -21,6 +21,8 @@ const duration = z.string().refine((text) => {
   }
 }, 'expected a duration such as "8d" or "24h"');
 
+const httpUrl = z.string().regex(/^http:\/\/[\x21-\x7e]+$/, "expected an http URL");
+
 /** Matching requests, so many an hour. */
 export const standingGrant = z.strictObject({
   operations: z
@@ -33,6 +35,10 @@ export const standingGrant = z.strictObject({
   signaturesPerHour: z.int().min(1),
   /** From thisUpdate to nextUpdate, at most. */
   maximumCrlLifetime: duration.default("8d"),
+  /** Where leaves say that their CRL is; without it, any one http URL passes. */
+  crlUrl: httpUrl.exactOptional(),
+  /** Where leaves say that their issuer's certificate is; without it, any one http URL passes. */
+  caIssuersUrl: httpUrl.exactOptional(),
 });
 
 /** Exactly these TBS bytes, each once: SHA-256 over them. */

@@ -5,6 +5,14 @@
 
 import { writeFileSync } from "node:fs";
 
+/**
+ * For processes that end with their connection. A service manager and an engine of containers send SIGTERM to all
+ * processes at once: the service still needs these for what it has begun.
+ */
+export function outliveSignals(): void {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {});
+}
+
 // Without a listener Node answers SIGUSR1 by opening the inspector on port 9229, and whoever runs under the same
 // user id owns the heap.
 process.on("SIGUSR1", () => {});

@@ -93,7 +93,10 @@ function headFile(descriptor: number, origin: string, first: CompactRange, slot:
     },
     write(extended) {
       const octets = Buffer.from(writeSlot(extended, origin), "latin1");
-      writeSync(descriptor, octets, 0, SLOT_LENGTH, next * SLOT_LENGTH);
+      // A disk that fills up takes a part, and says so only in the count.
+      for (let at = 0; at < SLOT_LENGTH;) {
+        at += writeSync(descriptor, octets, at, SLOT_LENGTH - at, next * SLOT_LENGTH + at);
+      }
       fdatasyncSync(descriptor);
       range = extended;
       next = 1 - next;

@@ -4,7 +4,7 @@
  * With its connection it ends, and its signers with it; a service manager starts it again.
  */
 
-import "./harden.ts";
+import { outliveSignals } from "./harden.ts";
 import { lstatSync, unlinkSync } from "node:fs";
 import { createServer, Socket } from "node:net";
 import type { Duplex } from "node:stream";
@@ -37,6 +37,7 @@ try {
 }
 
 if (values.listen === undefined) {
+  outliveSignals();
   serve(new Socket({ fd: 3 }));
 } else if (keeper === undefined) {
   end(failure);
@@ -61,6 +62,7 @@ function serve(socket: Duplex): void {
 }
 
 function listen(path: string): void {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => end());
   process.umask(0o177); // the socket is ours alone from its first moment
   if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) unlinkSync(path);
   const server = createServer((socket) => {

@@ -3,6 +3,7 @@
  * requesters' statements went, what grants have used up. One JSON file, replaced as a whole; CRLs lie beside it.
  */
 
+import { hash } from "node:crypto";
 import {
   closeSync,
   fsyncSync,
@@ -12,7 +13,7 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs";
-import { dirname } from "node:path";
+import { basename, dirname } from "node:path";
 import { z } from "zod";
 import { CountersignError } from "../errors.ts";
 import { sha256Digest } from "./grant.ts";
@@ -42,6 +43,10 @@ const schema = z.strictObject({
   hours: z.record(keyId, z.strictObject({ at: z.iso.datetime(), reserved: z.int().min(0) })),
   /** PIN files, by issuer, with which a token refused the PIN. */
   wrongPins: z.record(z.string(), fingerprint),
+  /** PIN files, by issuer, that were handed to a signer, and how often, without a word on what the token said. */
+  triedPins: z
+    .record(z.string(), z.strictObject({ file: fingerprint, tries: z.int() }))
+    .default({}),
 });
 
 export type KeeperState = z.infer<typeof schema>;
@@ -52,7 +57,11 @@ export interface StateFile {
   change(update: (state: KeeperState) => void): void;
   /** Keeps a CRL, and then its number as the last of its key. */
   keepList(keyId: string, list: { number: string; crl: string; der: Uint8Array }): void;
-  /** The last CRL of a key, DER. */
+  /**
+   * The last CRL of a key, DER.
+   *
+   * @throws CountersignError `rolled-back` if its file is missing or another one.
+   */
   readList(keyId: string): Uint8Array | undefined;
 }
 
@@ -65,14 +74,24 @@ export function emptyState(): KeeperState {
     digests: {},
     hours: {},
     wrongPins: {},
+    triedPins: {},
   };
+}
+
+/** Whether a log may begin beside this state: it knows of nothing that only a log with entries has. */
+export function isUnused({ requesters, held, lists, digests, hours }: KeeperState): boolean {
+  return (
+    requesters.sequence === 0 &&
+    [held, lists, digests].every((record) => Object.keys(record).length === 0) &&
+    Object.values(hours).every(({ reserved }) => reserved === 0)
+  );
 }
 
 /**
  * Opens the state file.
  *
  * @param mayBeMissing - true for a log that has no head yet. Elsewhere a missing file would let held keys go.
- * @throws CountersignError `rolled-back` if it is missing or damaged.
+ * @throws CountersignError `rolled-back` if it, or a CRL that it names, is missing or damaged.
  */
 export function openStateFile(path: string, mayBeMissing: boolean): StateFile {
   let state = readState(path, mayBeMissing);
@@ -85,6 +104,24 @@ export function openStateFile(path: string, mayBeMissing: boolean): StateFile {
   }
 
   const listPath = (id: string, number: string): string => `${path}.${id}.${number}.crl`;
+
+  function readList(id: string): Uint8Array | undefined {
+    const last = state.lists[id];
+    if (last === undefined) return undefined;
+    const file = listPath(id, last.number);
+    try {
+      const der = readFileSync(file);
+      if (`sha256:${hash("sha256", der, "hex")}` === last.crl) return der;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+    throw new CountersignError(
+      "rolled-back",
+      `the keeper's file ${basename(file)} is missing or damaged: restore it, since the next CRL must follow this one`,
+    );
+  }
+
+  for (const id of Object.keys(state.lists)) readList(id);
 
   return {
     get state() {
@@ -101,10 +138,7 @@ export function openStateFile(path: string, mayBeMissing: boolean): StateFile {
         unlinkIfThere(listPath(id, previous.number));
       }
     },
-    readList(id) {
-      const last = state.lists[id];
-      return last === undefined ? undefined : readFileSync(listPath(id, last.number));
-    },
+    readList,
   };
 }
 

@@ -12,15 +12,22 @@ import { CompactRange, HASH_LENGTH } from "../audit/merkle.ts";
 import { noteSigner, signNote } from "../audit/signed-note.ts";
 import { CountersignError } from "../errors.ts";
 import { compilePolicy, type CompiledPolicy } from "../policy/decide.ts";
-import { checkRequester, parsePolicy } from "../policy/document.ts";
+import { parsePolicy } from "../policy/document.ts";
 import { parseRequesterStatement, type RequesterStatement } from "../policy/requester.ts";
+import { applyRecorded, checkChange, requesterNameOf } from "../policy/requester-change.ts";
 import { parseCertificate } from "../x509/certificate.ts";
 import { spkiDigest } from "../x509/public-key.ts";
 import { hourlyAllowance, isStanding, type Allowance } from "./grant.ts";
 import { createHeadFile, openHeadFile, type HeadFile } from "./head-file.ts";
 import type { KeeperConfig, KeyConfig } from "./keeper-config.ts";
 import { statusSchema, type FromKeeper, type ToKeeper } from "./keeper-protocol.ts";
-import { openStateFile, type FileFingerprint, type StateFile } from "./keeper-state.ts";
+import {
+  isUnused,
+  openStateFile,
+  type FileFingerprint,
+  type KeeperState,
+  type StateFile,
+} from "./keeper-state.ts";
 import { createLogFeed } from "./log-feed.ts";
 import { refusalOf, type Refusal } from "./refusal.ts";
 import { cut } from "./sign-batch.ts";
@@ -56,7 +63,15 @@ interface Key {
   /** The PIN file as it was when the process started. */
   pinFile: FileFingerprint | undefined;
   allowance: Allowance | undefined;
+  /** Requests for granted digests that a signer has in hand, by digest. */
+  readonly inHand: Map<string, DigestInHand>;
   reported: boolean;
+}
+
+interface DigestInHand {
+  requests: number;
+  /** Whether one of them was signed, or may have been. */
+  signed: boolean;
 }
 
 interface VerifiedStatement {
@@ -66,6 +81,16 @@ interface VerifiedStatement {
 }
 
 const READY_MILLISECONDS = 15_000;
+
+/** Octets of the statements about requesters that are being shown, and what each takes beside its own. */
+const REPLAY_LIMIT = 64 * 1024 * 1024;
+const REPLAY_OVERHEAD = 256;
+
+/** A PIN is handed to this many signers that end without a word. */
+const PIN_TRIES = 2;
+
+/** How long the answer to `status` waits for a signer's. */
+const STATUS_MILLISECONDS = 2_000;
 
 /** A lock statement older or newer than this is not today's. */
 const STATEMENT_MILLISECONDS = 24 * 60 * 60 * 1000;
@@ -109,6 +134,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
   let compiled: CompiledPolicy = compilePolicy(policy);
   let statements: Uint8Array[] = [];
   let replay: { octets: Uint8Array; signature: string }[] | undefined = [];
+  let replayOctets = 0;
   const caKeys = config.keys.flatMap(({ certificate, chain }) =>
     [...(certificate === undefined ? [] : [certificate]), ...chain].map((der) =>
       spkiDigest(parseCertificate(der).tbs.subjectPublicKeyInfo),
@@ -130,6 +156,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
       failure: undefined,
       pinFile: undefined,
       allowance: undefined,
+      inHand: new Map(),
       reported: false,
     };
   });
@@ -147,39 +174,77 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
   // Keys and their signers
 
   function startKey(key: Key): void {
-    const { issuer, pinFile } = key.config;
     if (isHeld(key)) {
       hold(key);
       return;
     }
-    const refused = stateFile.state.wrongPins[issuer];
-    if (refused !== undefined && sameFile(refused, fingerprintOf(pinFile))) {
-      fail(
-        key,
-        new CountersignError(
-          "pin-wrong",
-          `The token refused the PIN of issuer ${issuer}, and its PIN file has not changed since. It is not tried ` +
-            "again, because three wrong tries lock a token. Put the right PIN into the file, or touch the file if " +
-            "it is right after all, and start again.",
-        ),
-      );
+    const refused = pinRefusal(key.config);
+    if (refused !== undefined) {
+      fail(key, refused);
       return;
     }
     key.process = superviseSigner({
-      pinFile,
+      pinFile: key.config.pinFile,
       environment: config.tokenEnvironment,
       log: feed,
       opening: () => openingOf(key),
       statements: () => statements,
       onOpened: (publicKey) => onOpened(key, publicKey),
       onFailed: (refusal) => onFailed(key, refusal),
+      onEnded: () => {
+        key.reported = true;
+        report();
+      },
+    });
+  }
+
+  /** Three wrong tries lock a token, so a PIN file that was refused, or may have been, is not tried again. */
+  function pinRefusal({ issuer, pinFile }: KeyConfig): CountersignError | undefined {
+    const { wrongPins, triedPins } = stateFile.state;
+    const now = fingerprintOf(pinFile);
+    const wrong = wrongPins[issuer];
+    const tried = triedPins[issuer];
+    const repair =
+      "Put the right PIN into the file, or touch the file if it is right after all, and start again.";
+    if (wrong !== undefined && sameFile(wrong, now)) {
+      return new CountersignError(
+        "pin-wrong",
+        `The token refused the PIN of issuer ${issuer}, and its PIN file has not changed since. It is not tried ` +
+          `again, because three wrong tries lock a token. ${repair}`,
+      );
+    }
+    if (tried !== undefined && tried.tries >= PIN_TRIES && sameFile(tried.file, now)) {
+      return new CountersignError(
+        "pin-wrong",
+        `${tried.tries} signers in a row ended while they opened the token of issuer ${issuer}, so it is not known ` +
+          `whether it refused the PIN. It is not tried again, because three wrong tries lock a token. ${repair}`,
+      );
+    }
+    return undefined;
+  }
+
+  /**
+   * Writes down that the PIN is about to be tried. Where that cannot be written it is not tried: a token that
+   * refused it could not be remembered either, and every start would take one of its tries.
+   */
+  function countPinTry({ issuer }: KeyConfig, file: FileFingerprint): void {
+    const tried = stateFile.state.triedPins[issuer];
+    const tries = tried !== undefined && sameFile(tried.file, file) ? tried.tries + 1 : 1;
+    stateFile.change((state) => {
+      state.triedPins[issuer] = { file, tries };
     });
   }
 
   function openingOf(key: Key): ReturnType<Parameters<typeof superviseSigner>[0]["opening"]> {
     const { issuer, module, uri, pinFile, grant, certificate, chain } = key.config;
     const { state } = stateFile;
+    const refused = pinRefusal(key.config);
+    if (refused !== undefined) throw refused;
+    const list = key.keyId === undefined ? undefined : state.lists[key.keyId];
+    const crl = key.keyId === undefined ? undefined : stateFile.readList(key.keyId);
     key.pinFile = fingerprintOf(pinFile);
+    // Without a file there is no PIN; the signer says what is wrong with it.
+    if (key.pinFile !== undefined) countPinTry(key.config, key.pinFile);
     return {
       issuer,
       module,
@@ -194,7 +259,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
       caKeys,
       logKey: logSigner.verifierKey.text,
       head: feed.range.end === 0 ? null : { note: feed.note, nodes: feed.range.nodes.map(base64) },
-      list: (key.keyId && state.lists[key.keyId]) || null,
+      list: list === undefined || crl === undefined ? null : { ...list, der: base64(crl) },
     };
   }
 
@@ -219,14 +284,10 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
     const keyId = spkiDigest(publicKey);
     const first = key.keyId === undefined;
     key.keyId = keyId;
+    settlePin(key, (state, issuer) => delete state.wrongPins[issuer]);
     if (isHeld(key)) {
       hold(key);
       return;
-    }
-    if (stateFile.state.wrongPins[key.config.issuer] !== undefined) {
-      stateFile.change((state) => {
-        delete state.wrongPins[key.config.issuer];
-      });
     }
     // Which digests are used up, and the last CRL, could not be told before the key was known.
     const { digests, lists } = stateFile.state;
@@ -240,13 +301,24 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
 
   function onFailed(key: Key, refusal: Refusal): void {
     const { pinFile } = key;
-    if (refusal.code === "pin-wrong" && pinFile !== undefined) {
-      stateFile.change((state) => {
-        state.wrongPins[key.config.issuer] = pinFile;
-      });
-    }
+    settlePin(key, (state, issuer) => {
+      if (refusal.code === "pin-wrong" && pinFile !== undefined) state.wrongPins[issuer] = pinFile;
+    });
     key.reported = true;
     report();
+  }
+
+  /** It is known what the token said to the PIN. Where that cannot be written, the try stays on record. */
+  function settlePin(key: Key, update: (state: KeeperState, issuer: string) => void): void {
+    const { issuer } = key.config;
+    try {
+      stateFile.change((state) => {
+        delete state.triedPins[issuer];
+        update(state, issuer);
+      });
+    } catch (error) {
+      console.error(`keeper: the state file cannot be written: ${(error as Error).message}`);
+    }
   }
 
   function fail(key: Key, failure: Error): void {
@@ -282,12 +354,13 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
   /**
    * Counts on disk what the signer is about to count in its memory, so that its end does not bring it back.
    *
-   * @returns what gives back the digests of requests that were refused.
+   * @returns what is told the fate of each request: a digest is given back when nobody has it in hand any more, and
+   *   each request for it was refused.
    */
   function count(
     key: Key,
     tbs: readonly Uint8Array[],
-  ): (refused: (index: number) => boolean) => void {
+  ): (wasSigned: (index: number) => boolean) => void {
     const keyId = key.keyId!;
     const { grant } = key.config;
     if (isStanding(grant)) {
@@ -297,22 +370,47 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
       return () => {};
     }
     const used = stateFile.state.digests[keyId] ?? [];
-    const burnt = new Map<string, number>(); // by the first request for them
-    for (const [index, octets] of tbs.entries()) {
-      const digest = digestOf(octets);
-      if (!grant.digests.includes(digest) || used.includes(digest) || burnt.has(digest)) continue;
-      burnt.set(digest, index);
-    }
-    if (burnt.size === 0) return () => {};
-    stateFile.change((state) => {
-      state.digests[keyId] = [...used, ...burnt.keys()];
-    });
-    return (refused) => {
-      for (const [digest, index] of burnt) if (!refused(index)) burnt.delete(digest);
-      if (burnt.size === 0) return;
+    const { inHand } = key;
+    const asked = tbs.map(digestOf);
+    const counted = new Set(
+      asked.filter(
+        (digest) =>
+          grant.digests.includes(digest) && (inHand.has(digest) || !used.includes(digest)),
+      ),
+    );
+    if (counted.size === 0) return () => {};
+    const burnt = [...counted].filter((digest) => !used.includes(digest));
+    if (burnt.length > 0) {
       stateFile.change((state) => {
-        state.digests[keyId] = state.digests[keyId]!.filter((digest) => !burnt.has(digest));
+        state.digests[keyId] = [...used, ...burnt];
       });
+    }
+    for (const digest of asked) {
+      if (!counted.has(digest)) continue;
+      const hand = inHand.get(digest) ?? { requests: 0, signed: false };
+      hand.requests++;
+      inHand.set(digest, hand);
+    }
+    return (wasSigned) => {
+      const free = new Set<string>();
+      for (const [index, digest] of asked.entries()) {
+        const hand = counted.has(digest) ? inHand.get(digest) : undefined;
+        if (hand === undefined) continue;
+        hand.requests--;
+        hand.signed ||= wasSigned(index);
+        if (hand.requests > 0) continue;
+        inHand.delete(digest);
+        if (!hand.signed) free.add(digest);
+      }
+      if (free.size === 0) return;
+      try {
+        stateFile.change((state) => {
+          state.digests[keyId] = state.digests[keyId]!.filter((digest) => !free.has(digest));
+        });
+      } catch (error) {
+        // They stay used up; the requests have their answers.
+        console.error(`keeper: the state file cannot be written: ${(error as Error).message}`);
+      }
     };
   }
 
@@ -356,6 +454,12 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
   function initialise(): FromKeeper & { type: "head" } {
     if (head !== undefined)
       throw new CountersignError("rolled-back", "there is a head file already");
+    if (!isUnused(stateFile.state)) {
+      throw new CountersignError(
+        "rolled-back",
+        "the head file is missing, and the keeper's state is that of a log with entries: restore the head file",
+      );
+    }
     stateFile.change(() => {});
     head = createHeadFile(config.head, config.origin);
     feed.append(head.range, checkpointOf(head.range), new Uint8Array(0));
@@ -429,12 +533,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
   }
 
   function changeRequester(octets: Uint8Array, signature: string): void {
-    if (replay !== undefined && stateFile.state.requesters.sequence > 0) {
-      throw new CountersignError(
-        "rolled-back",
-        "the statements about requesters so far were not shown",
-      );
-    }
+    if (replay !== undefined && stateFile.state.requesters.sequence > 0) throw notShown();
     const next = readRequesterStatement(octets);
     const { sequence, digest } = stateFile.state.requesters;
     const { statement } = next;
@@ -446,11 +545,12 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
     }
     verifyOperator(statement.operator, "countersign-requester@v1", octets, signature);
     checkSeenHead(statement.log);
-    if (statement.action === "set") checkRequester(policy, statement.requester);
-    apply(compiled, statement);
+    checkChange(compiled, statement);
+    // The file first: where it cannot be written nothing has changed, and the statement can be shown again.
     stateFile.change((state) => {
       state.requesters = { sequence: statement.sequence, digest: next.digest };
     });
+    applyRecorded(compiled, statement);
     replay = undefined; // there was nothing to show, or it was shown
     statements.push(octets);
     for (const { process } of keys) process?.changeRequesters([octets]);
@@ -461,6 +561,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
     const { sequence, digest } = stateFile.state.requesters;
     const chain: VerifiedStatement[] = [];
     const rebuilt = compilePolicy(policy);
+    const unapplied: { statement: RequesterStatement; refused: Error }[] = [];
     for (const { octets, signature } of shown) {
       const next = readRequesterStatement(octets);
       const before = chain.at(-1);
@@ -477,7 +578,8 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
         verifyOperator(statement.operator, "countersign-requester@v1", octets, signature);
       }
       chain.push(next);
-      apply(rebuilt, statement);
+      const refused = applyRecorded(rebuilt, statement);
+      if (refused !== undefined) unapplied.push({ statement, refused });
     }
     if (chain.length < sequence || (sequence > 0 && chain[sequence - 1]!.digest !== digest)) {
       throw rolledBack(`are not those that the keeper took, of which there are ${sequence}`);
@@ -487,6 +589,12 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
       stateFile.change((state) => {
         state.requesters = { sequence: last.statement.sequence, digest: last.digest };
       });
+    }
+    for (const { statement, refused } of unapplied) {
+      console.error(
+        `keeper: requester ${requesterNameOf(statement)} is not in force, statement ${statement.sequence} about it ` +
+          `does not fit the policy file: ${refused.message}`,
+      );
     }
     compiled = rebuilt;
     statements = chain.map(({ octets }) => octets);
@@ -516,19 +624,24 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
 
   function sign(message: ToKeeper & { type: "sign" }, body: Uint8Array): void {
     const { id, requests } = message;
+    // A requester of the policy file may be one that a statement has removed. CRLs know no requesters.
+    if (replay !== undefined && stateFile.state.requesters.sequence > 0) throw notShown();
     const cutter = cut(body);
     const tbs = requests.map((lengths) => cutter.request(lengths).tbs);
     cutter.finish();
     const { key, process } = openProcess(message.keyId);
-    const giveBack = count(key, tbs);
+    const settle = count(key, tbs);
     process.sign(
       { requests },
       [body],
       (results, signatures) => {
-        if (results.some((length) => length <= 0)) giveBack((index) => results[index]! <= 0);
+        settle((index) => results[index]! > 0);
         send({ type: "signed", id, results: [...results] }, signatures);
       },
-      (refusal) => send({ type: "refused", id, ...refusal }),
+      (refusal) => {
+        settle(() => true); // a signer that ended may have signed
+        send({ type: "refused", id, ...refusal });
+      },
     );
   }
 
@@ -540,11 +653,12 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
     const certificates = cutter.take(dropped);
     cutter.finish();
     const { key, process } = openProcess(keyId);
-    const giveBack = count(key, [tbs]);
+    const settle = count(key, [tbs]);
     process.signList(
       { request, predecessor: before.length, dropped },
       [intent, tbs, before, certificates],
       ({ signature, number, crl }) => {
+        settle(() => true);
         try {
           // Before anybody has the signature: no later CRL can leave out what this one says.
           stateFile.keepList(keyId, { number, crl: digestOf(crl), der: crl });
@@ -555,8 +669,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
         }
       },
       (refusal) => {
-        // A signer that ended may have signed.
-        if (process.state === "open") giveBack(() => true);
+        settle(() => process.state !== "open"); // a signer that ended may have signed
         send({ type: "refused", id, ...refusal });
       },
     );
@@ -593,16 +706,21 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
   async function keyStatus(key: Key): Promise<z.infer<typeof statusSchema>["keys"][number]> {
     const { config: configured, keyId, process } = key;
     const { issuer, certificate, chain, grant } = configured;
-    const failure = key.failure ?? process?.failure;
     const list = keyId === undefined ? undefined : stateFile.state.lists[keyId];
     const signaturesLeft =
-      process?.state === "open" ? await process.signaturesLeft().catch(() => undefined) : undefined;
+      process?.state === "open" ? await answerWithin(process.signaturesLeft()) : undefined;
+    const silent = process?.state === "open" && signaturesLeft === undefined;
+    const failure =
+      key.failure ??
+      (silent
+        ? new CountersignError("token-unavailable", "the signer does not answer")
+        : process?.failure);
     return {
       keyId: keyId ?? "",
       issuer,
       state: isHeld(key)
         ? "held"
-        : process?.state === "open"
+        : process?.state === "open" && !silent
           ? "open"
           : failure === undefined
             ? "locked"
@@ -656,6 +774,15 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
           );
         }
         const cutter = cut(body);
+        replayOctets += body.length + message.statements.length * REPLAY_OVERHEAD;
+        if (replayOctets > REPLAY_LIMIT) {
+          replay = [];
+          replayOctets = 0;
+          throw new CountersignError(
+            "statement-malformed",
+            `more than ${REPLAY_LIMIT} octets of statements about requesters`,
+          );
+        }
         for (const [statement, signature] of message.statements) {
           replay.push({
             octets: cutter.take(statement).slice(),
@@ -666,6 +793,7 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
         if (message.last) {
           const shown = replay;
           replay = []; // a refused chain can be shown again
+          replayOctets = 0;
           replayRequesters(shown);
           replay = undefined;
         }
@@ -697,7 +825,12 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
     },
     stop() {
       for (const { process } of keys) process?.kill();
-      returnReservations();
+      try {
+        returnReservations();
+      } catch (error) {
+        // What was reserved then counts as used. The keeper ends in order all the same.
+        console.error(`keeper: the state file cannot be written: ${(error as Error).message}`);
+      }
       head?.close();
     },
   };
@@ -720,16 +853,25 @@ function readCanonical(octets: Uint8Array): unknown {
   }
 }
 
-function apply(policy: CompiledPolicy, statement: RequesterStatement): void {
-  if (statement.action === "set") {
-    policy.updateRequester(statement.requester);
-  } else if (!policy.removeRequester(statement.name)) {
-    throw new CountersignError("requester-unknown", `there is no requester ${statement.name}`);
-  }
+function notShown(): CountersignError {
+  return rolledBack("so far were not shown");
 }
 
 function rolledBack(what: string): CountersignError {
   return new CountersignError("rolled-back", `the statements about requesters ${what}`);
+}
+
+/** undefined if there is none in time: the answer, when it comes, is nobody's. */
+async function answerWithin<Answer>(answer: Promise<Answer>): Promise<Answer | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), STATUS_MILLISECONDS);
+  });
+  try {
+    return await Promise.race([answer.catch(() => undefined), late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function fingerprintOf(file: string): FileFingerprint | undefined {

@@ -82,12 +82,18 @@ export interface ProcessOptions {
 }
 
 /**
- * Starts a process with frames on descriptor 3. Descriptors 1 and 2 are this process's descriptor 2, for words to
+ * Starts a process with frames on descriptor 3, in a session of its own: Ctrl-C in a terminal reaches only the service,
+ * which ends the others when it has finished. Descriptors 1 and 2 are this process's descriptor 2, for words to
  * the administrator; there is no input.
  */
 export function startProcess(options: ProcessOptions): ChildProcess {
   const flags = flagsFor(options.kind, { appRoot, readFiles: options.readFiles ?? [] });
-  const settings: SpawnOptions = { cwd: "/", env: {}, stdio: ["ignore", 2, 2, "pipe"] };
+  const settings: SpawnOptions = {
+    cwd: "/",
+    env: {},
+    stdio: ["ignore", 2, 2, "pipe"],
+    detached: true,
+  };
   const environment = Object.entries(options.environment).map(
     ([name, value]) => `${name}=${value}`,
   );

@@ -1,6 +1,6 @@
 /** The signer: a process of its own for one key in a token (CUSTODY.md 7.1). Locking is its end. */
 
-import "./harden.ts";
+import { outliveSignals } from "./harden.ts";
 import { Socket } from "node:net";
 import { openFrames } from "./frames.ts";
 import { readExtension } from "./log-view.ts";
@@ -16,6 +16,8 @@ import {
 import { createSigner, type Signer } from "./signer.ts";
 import { readPin } from "./token/pin-file.ts";
 import { openToken, type Token } from "./token/token.ts";
+
+outliveSignals();
 
 let signer: Signer | undefined;
 let opened = false;

@@ -22,13 +22,16 @@ export interface SignerProcessParts {
   /** All of the process's environment. */
   readonly environment: Readonly<Record<string, string>>;
   readonly log: LogFeed;
-  /** What the process is told when it starts; asked for anew each time. */
+  /** What the process is told when it starts; asked for anew each time. What it throws keeps it from starting. */
   opening(): Opening;
   /** The statements about requesters so far, canonical JSON. */
   statements(): readonly Uint8Array[];
   /** The token is open. Before this returns, nothing is signed. */
   onOpened(publicKey: Uint8Array): void;
+  /** The process has said why it cannot use the key. */
   onFailed(refusal: Refusal): void;
+  /** The process has ended without a word, or was not started. */
+  onEnded(): void;
 }
 
 export interface SignedListAnswer {
@@ -68,6 +71,13 @@ const BACK_OFF = { first: 100, most: 30_000 };
 /** A process that lived this long has not failed to start. */
 const SETTLED_MILLISECONDS = 10_000;
 
+/**
+ * A process with requests in hand that says nothing for this long is ended and started anew, and for each octet of a
+ * CRL among them longer: that is checked entry by entry, in one go.
+ */
+const ANSWER_MILLISECONDS = 20_000;
+const ANSWER_MILLISECONDS_PER_OCTET = 1 / 1024;
+
 /** What does not pass by itself; and a PIN is never tried twice. */
 const lasting = new Set<string | null>([
   "pin-wrong",
@@ -84,6 +94,8 @@ const STATEMENTS_FRAME = { octets: 512 * 1024, statements: 1_000 };
 interface Waiting {
   readonly answer: (message: FromSigner, body: Uint8Array) => void;
   readonly refuse: (refusal: Refusal) => void;
+  /** Milliseconds that an answer may take. */
+  readonly patience: number;
 }
 
 export function superviseSigner(parts: SignerProcessParts): SignerProcess {
@@ -96,10 +108,24 @@ export function superviseSigner(parts: SignerProcessParts): SignerProcess {
   let nextId = 0;
   let failures = 0;
   let retry: NodeJS.Timeout | undefined;
+  let started = 0;
+  /** When the process last said something, or was first asked for something. */
+  let heard = 0;
+  let watch: NodeJS.Timeout | undefined;
 
   function start(): void {
     state = "starting";
-    const started = Date.now();
+    started = Date.now();
+    let opening: Uint8Array;
+    try {
+      opening = Buffer.from(JSON.stringify(parts.opening()));
+    } catch (error) {
+      failure = error as Error;
+      state = "unavailable";
+      restartLater();
+      parts.onEnded();
+      return;
+    }
     const process = startProcess({
       kind: "signer",
       module: mainModule("signer-main.js"),
@@ -116,16 +142,13 @@ export function superviseSigner(parts: SignerProcessParts): SignerProcess {
       onEnd() {
         process.kill("SIGKILL");
         if (frames !== connection) return;
-        if (Date.now() - started > SETTLED_MILLISECONDS) failures = 0;
-        const reason = new CountersignError("token-unavailable", "the signer has ended");
-        drop(reason);
+        drop(new CountersignError("token-unavailable", "the signer has ended"));
         restartLater();
-        parts.onFailed(refusalOf(reason));
+        parts.onEnded();
       },
     });
     frames = connection;
     follower = parts.log.follow();
-    const opening = Buffer.from(JSON.stringify(parts.opening()));
     connection.send({ type: "open" }, opening);
   }
 
@@ -150,7 +173,8 @@ export function superviseSigner(parts: SignerProcessParts): SignerProcess {
   }
 
   function restartLater(): void {
-    if (state === "stopped") return;
+    if (state === "stopped" || lasting.has(refusalOf(failure).code)) return;
+    if (Date.now() - started > SETTLED_MILLISECONDS) failures = 0;
     const delay = Math.min(BACK_OFF.most, BACK_OFF.first * 2 ** Math.min(failures, 20));
     failures++;
     retry = setTimeout(start, delay);
@@ -168,7 +192,7 @@ export function superviseSigner(parts: SignerProcessParts): SignerProcess {
       case "failed": {
         const { code, detail, members } = message;
         end(errorOf({ code, detail, members }));
-        if (!lasting.has(code)) restartLater();
+        restartLater();
         parts.onFailed({ code, detail, members });
         return;
       }
@@ -179,6 +203,7 @@ export function superviseSigner(parts: SignerProcessParts): SignerProcess {
         const waiter = waiting.get(message.id);
         if (waiter === undefined) throw new RangeError("an answer to nothing");
         waiting.delete(message.id);
+        heard = performance.now();
         if (message.type === "refused") {
           const { code, detail, members } = message;
           waiter.refuse({ code, detail, members });
@@ -189,10 +214,32 @@ export function superviseSigner(parts: SignerProcessParts): SignerProcess {
     }
   }
 
-  function wait(waiter: Waiting): number {
+  function wait(waiter: Omit<Waiting, "patience">, octets = 0): number {
     const id = nextId++;
-    waiting.set(id, waiter);
+    if (waiting.size === 0) heard = performance.now();
+    const patience = ANSWER_MILLISECONDS + octets * ANSWER_MILLISECONDS_PER_OCTET;
+    waiting.set(id, { ...waiter, patience });
+    watch ??= setTimeout(look, patience);
     return id;
+  }
+
+  /** A process that is stopped, or waits for ever for its token, would not be replaced otherwise. */
+  function look(): void {
+    // If this process was busy, what came meanwhile is only read after the timers: look again then.
+    setImmediate(() => {
+      watch = undefined;
+      if (waiting.size === 0) return;
+      const patience = Math.max(...[...waiting.values()].map((waiter) => waiter.patience));
+      const left = heard + patience - performance.now();
+      if (left > 0) {
+        watch = setTimeout(look, left);
+        return;
+      }
+      end(
+        new CountersignError("token-unavailable", "the signer did not answer; it is started anew"),
+      );
+      restartLater();
+    });
   }
 
   function sendStatements(statements: readonly Uint8Array[]): void {
@@ -248,19 +295,22 @@ export function superviseSigner(parts: SignerProcessParts): SignerProcess {
     },
     signList(message, pieces, answer, refuse) {
       const news = follower?.next() ?? null;
-      const id = wait({
-        answer(signed, body) {
-          if (signed.type !== "list-signed" || signed.signature > body.length) {
-            throw new RangeError("an answer to another question");
-          }
-          answer({
-            signature: body.subarray(0, signed.signature),
-            number: signed.number,
-            crl: body.subarray(signed.signature),
-          });
+      const id = wait(
+        {
+          answer(signed, body) {
+            if (signed.type !== "list-signed" || signed.signature > body.length) {
+              throw new RangeError("an answer to another question");
+            }
+            answer({
+              signature: body.subarray(0, signed.signature),
+              number: signed.number,
+              crl: body.subarray(signed.signature),
+            });
+          },
+          refuse,
         },
-        refuse,
-      });
+        pieces.reduce((octets, { length }) => octets + length, 0),
+      );
       frames?.send(
         { type: "sign-list", id, ...message, extension: news?.header ?? null },
         ...(news?.hashes ?? []),
@@ -289,6 +339,7 @@ export function superviseSigner(parts: SignerProcessParts): SignerProcess {
     kill() {
       state = "stopped";
       clearTimeout(retry);
+      clearTimeout(watch);
       end(new CountersignError("key-held", "the key is held"));
     },
   };

@@ -64,8 +64,8 @@ export const openingSchema = z.strictObject({
   logKey: z.string(),
   /** The head that the log had when the signer started: its checkpoint and the tree's right edge. */
   head: z.strictObject({ note: z.string(), nodes: z.array(base64) }).nullable(),
-  /** The last CRL that the key signed. */
-  list: z.strictObject({ number: z.string(), crl: z.string() }).nullable(),
+  /** The last CRL that the key signed: its number, SHA-256 and DER. */
+  list: z.strictObject({ number: z.string(), crl: z.string(), der: base64 }).nullable(),
 });
 
 export type Opening = z.infer<typeof openingSchema>;
@@ -93,7 +93,8 @@ export type ToSigner = z.infer<typeof toSigner>;
 export const toSignerProtocol: Protocol<ToSigner> = {
   schema: toSigner,
   bodyLimits: {
-    open: 16 * 1024 * 1024,
+    // A CRL lies in base64 in it; the new one, its predecessor, had to fit into a request twice over.
+    open: 16 * 1024 * 1024 + LIST_BODY_LIMIT,
     sign: BATCH_BODY_LIMIT + EXTENSION_LIMIT,
     "sign-list": LIST_BODY_LIMIT + EXTENSION_LIMIT,
     requesters: BATCH_BODY_LIMIT,

@@ -12,6 +12,7 @@ import { compilePolicy } from "../policy/decide.ts";
 import { parsePolicy } from "../policy/document.ts";
 import { addLifetime, parseDuration } from "../policy/lifetime.ts";
 import { parseRequesterStatement } from "../policy/requester.ts";
+import { applyRecorded } from "../policy/requester-change.ts";
 import {
   parseCertificateList,
   parseTbsCertList,
@@ -70,8 +71,10 @@ export interface SignerParts {
   /** Verifier key of the log. */
   readonly logKey: string;
   readonly head: { readonly note: string; readonly nodes: readonly Uint8Array[] } | undefined;
-  /** The last CRL that the key signed: number and `sha256:<hex>`. */
-  readonly list: { readonly number: string; readonly crl: string } | undefined;
+  /** The last CRL that the key signed: number, `sha256:<hex>`, and the CRL in base64. */
+  readonly list:
+    | { readonly number: string; readonly crl: string; readonly der: string }
+    | undefined;
   readonly now: () => Date;
   /** Seconds on a clock that nobody sets. */
   readonly monotonic: () => number;
@@ -99,7 +102,7 @@ export interface Signer {
   ): Promise<SignResult[]>;
   /** @throws CountersignError as the refusals of `sign`. */
   signList(request: ListRequest, extension: LogExtension | undefined): Promise<SignedList>;
-  /** Applies statements about requesters, canonical JSON that the keeper has verified, in order. */
+  /** Applies statements about requesters, canonical JSON that the keeper has verified, in order, as the keeper does. */
   changeRequesters(statements: readonly Uint8Array[]): void;
   readonly signaturesLeft: number;
 }
@@ -114,6 +117,14 @@ interface Identity {
 
 const FIVE_MINUTES = 5 * 60 * 1000;
 const SERIAL_NUMBER_OCTETS = { least: 8, most: 20 };
+
+/** A CRL number far above the last would leave none for the CRLs after it. */
+const CRL_NUMBER_STEP = 1n << 20n;
+/** The journal's limit: its numbers are signed integers of 64 bits. */
+const CRL_NUMBER_LIMIT = 1n << 63n;
+
+/** Serial numbers that a signer remembers having signed, at least; twice as many at most, some 40 MB. */
+const REMEMBERED_SERIAL_NUMBERS = 1 << 18;
 
 /**
  * Makes the signer of one key.
@@ -141,10 +152,8 @@ export function createSigner(parts: SignerParts): Signer {
   const allowance = isStanding(grant)
     ? hourlyAllowance(grant.signaturesPerHour, parts.alreadySigned, parts.monotonic)
     : undefined;
-  let list =
-    parts.list === undefined
-      ? undefined
-      : { number: BigInt(parts.list.number), crl: parts.list.crl };
+  let list = parts.list === undefined ? undefined : readLastList(parts.list);
+  const issued = rememberedSerialNumbers();
   let listTurn: Promise<unknown> = Promise.resolve();
   let identity =
     parts.certificate === undefined ? undefined : identify(parts.certificate, parts.chain);
@@ -158,7 +167,17 @@ export function createSigner(parts: SignerParts): Signer {
       );
     }
     const { issuer: id, caKeys } = parts;
-    return { issuer, gate: compileGate({ issuer: id, certificate, chain, policy, caKeys }) };
+    const { crlUrl, caIssuersUrl }: Partial<StandingGrant> = isStanding(grant) ? grant : {};
+    const gate = compileGate({
+      issuer: id,
+      certificate,
+      chain,
+      policy,
+      caKeys,
+      ...(crlUrl === undefined ? {} : { crlUrl }),
+      ...(caIssuersUrl === undefined ? {} : { caIssuersUrl }),
+    });
+    return { issuer, gate };
   }
 
   /** The logged intent of a request, which is spent with this. */
@@ -243,13 +262,19 @@ export function createSigner(parts: SignerParts): Signer {
     ) {
       throw mismatch("a serial number that is not positive and of 8 to 20 octets");
     }
-    const named = intent.subject.serialNumber;
-    if (named !== undefined && named !== serialNumberHex(serialNumber)) {
-      throw mismatch("an intent for another serial number");
+    if (intent.subject.serialNumber !== serialNumberHex(serialNumber)) {
+      throw mismatch("an intent for another serial number, or for none");
+    }
+    if (tbs.notAfter <= at) throw mismatch("a certificate that has ended already");
+    if (list?.revoked.has(latin1(serialNumber)) === true) {
+      throw mismatch("a serial number that its last CRL revokes");
     }
     if (isStanding(grant)) {
       const ca = checkIssuer(tbs.issuer, authorityKeyIdentifierOf(tbs));
       checkLeaf(tbs, intent, ca, grant, at);
+      if (!issued.add(latin1(serialNumber))) {
+        throw mismatch("a serial number that it has signed before");
+      }
       return;
     }
     if (tbs.notBefore > at) throw mismatch("notBefore later than now");
@@ -312,7 +337,12 @@ export function createSigner(parts: SignerParts): Signer {
     }
   }
 
-  function checkList(tbs: TbsCertList, request: ListRequest, intent: Intent, at: Date): void {
+  function checkList(
+    tbs: TbsCertList,
+    request: ListRequest,
+    intent: Intent,
+    at: Date,
+  ): Revocations {
     checkAlgorithm(tbs.signatureAlgorithm);
     const ca = checkIssuer(tbs.issuer, tbs.authorityKeyIdentifier);
     if (intent.data.number !== undefined && intent.data.number !== tbs.crlNumber.toString()) {
@@ -335,7 +365,11 @@ export function createSigner(parts: SignerParts): Signer {
       throw mismatch("thisUpdate later than now");
     }
     const dropped = splitCertificates(request.dropped);
-    checkPredecessor(tbs, request.predecessor, dropped);
+    const revoked = revocationsOf(tbs);
+    const last = checkPredecessor(tbs, request.predecessor, dropped, revoked);
+    if (tbs.crlNumber > last + CRL_NUMBER_STEP || tbs.crlNumber >= CRL_NUMBER_LIMIT) {
+      throw mismatch(`CRL number ${tbs.crlNumber}, which is too far above the last one, ${last}`);
+    }
     refusal(
       ca.gate.checkCertificateList(request.tbs, {
         now: at,
@@ -343,17 +377,29 @@ export function createSigner(parts: SignerParts): Signer {
         ...(request.predecessor === undefined ? {} : { predecessor: request.predecessor }),
       }),
     );
+    return revoked;
   }
 
-  /** No entry vanishes: who could drop one would undo a revocation. */
+  /**
+   * No entry vanishes or is dated anew: who could drop one would undo a revocation.
+   *
+   * An entry goes with its certificate, which must have ended before the predecessor. A twin, a second certificate
+   * with the serial number that ends earlier, would serve as well; so none is signed that has ended, whose serial
+   * number the last CRL revokes, or that this process remembers. What is left is a twin that was made before the
+   * revocation, by a process that a restart has ended since, and that was valid on the day of the revocation: the log
+   * has two intents with its serial number.
+   *
+   * @returns the number of the predecessor; 0 if there is none.
+   */
   function checkPredecessor(
     tbs: TbsCertList,
     der: Uint8Array | undefined,
     dropped: readonly Uint8Array[],
-  ): void {
+    revoked: Revocations,
+  ): bigint {
     if (der === undefined) {
       if (list !== undefined) throw mismatch("a CRL without the one before it");
-      return;
+      return 0n;
     }
     if (list !== undefined && digestOf(der) !== list.crl) {
       throw mismatch("a predecessor that is not the last CRL of this key");
@@ -363,39 +409,45 @@ export function createSigner(parts: SignerParts): Signer {
       throw mismatch("a predecessor that this key did not sign");
     }
     if (predecessor.crlNumber >= tbs.crlNumber) throw mismatch("a predecessor of a higher number");
-    const present = new Set<string>();
-    for (const { serialNumber } of tbs.entries()) present.add(serialNumberHex(serialNumber));
+    const ended = new Map<string, TbsCertificate>();
     for (const certificate of dropped) {
-      present.add(expiredSerialNumber(certificate, predecessor.thisUpdate));
+      const gone = endedCertificate(certificate, predecessor.thisUpdate);
+      ended.set(latin1(gone.serialNumber), gone);
     }
-    for (const { serialNumber, reason } of predecessor.entries()) {
-      if (reason !== "removeFromCRL" && !present.has(serialNumberHex(serialNumber))) {
-        throw mismatch(
-          `a CRL without the entry ${serialNumberHex(serialNumber)} of the one before it`,
-        );
+    for (const { serialNumber, revocationDate } of predecessor.entries()) {
+      const name = latin1(serialNumber);
+      const date = revoked.get(name);
+      if (date === revocationDate.getTime()) continue;
+      const entry = `the entry ${serialNumberHex(serialNumber)} of the one before it`;
+      if (date !== undefined) throw mismatch(`a CRL with another revocation date in ${entry}`);
+      const certificate = ended.get(name);
+      if (certificate === undefined) throw mismatch(`a CRL without ${entry}`);
+      if (revocationDate < certificate.notBefore || revocationDate > certificate.notAfter) {
+        throw mismatch("a dropped certificate that was not valid when it was revoked");
       }
     }
+    return predecessor.crlNumber;
   }
 
-  function expiredSerialNumber(certificate: Uint8Array, before: Date): string {
-    const { tbs, signature } = parseCertificate(certificate);
+  function endedCertificate(der: Uint8Array, before: Date): TbsCertificate {
+    const { tbs, signature } = parseCertificate(der);
     if (!verifySignature(keyObject, algorithm, tbs.der, signature)) {
       throw mismatch("a dropped certificate that this key did not sign");
     }
     if (tbs.notAfter >= before) {
       throw mismatch("a dropped certificate that had not expired at the last CRL");
     }
-    return serialNumberHex(tbs.serialNumber);
+    return tbs;
   }
 
   async function signOneList(request: ListRequest, at: Date): Promise<SignedList> {
     const intent = takeIntent(request, "crl");
     requireOperation("crl");
     const tbs = parseTbsCertList(request.tbs);
-    checkList(tbs, request, intent, at);
+    const revoked = checkList(tbs, request, intent, at);
     const signature = await use(request.tbs);
     const crl = assembleSigned(request.tbs, algorithm.identifier, signature);
-    list = { number: tbs.crlNumber, crl: digestOf(crl) };
+    list = { number: tbs.crlNumber, crl: digestOf(crl), revoked };
     return { signature, number: tbs.crlNumber, crl };
   }
 
@@ -425,15 +477,65 @@ export function createSigner(parts: SignerParts): Signer {
     },
     changeRequesters(statements) {
       for (const statement of statements) {
-        const change = parseRequesterStatement(JSON.parse(Buffer.from(statement).toString("utf8")));
-        if (change.action === "set") policy.updateRequester(change.requester);
-        else policy.removeRequester(change.name);
+        // What cannot be applied the keeper has reported.
+        applyRecorded(
+          policy,
+          parseRequesterStatement(JSON.parse(Buffer.from(statement).toString("utf8"))),
+        );
       }
     },
     get signaturesLeft() {
       return allowance?.left ?? digests!.size;
     },
   };
+}
+
+interface LastList {
+  readonly number: bigint;
+  /** `sha256:<hex>` of the CRL. */
+  readonly crl: string;
+  readonly revoked: Revocations;
+}
+
+/** Times of revocation, milliseconds, by serial number as `latin1` writes it. */
+type Revocations = ReadonlyMap<string, number>;
+
+function readLastList({ number, crl, der }: NonNullable<SignerParts["list"]>): LastList {
+  const octets = Buffer.from(der, "base64");
+  if (digestOf(octets) !== crl) {
+    throw new CountersignError("rolled-back", "the last CRL is not the one that the key signed");
+  }
+  return { number: BigInt(number), crl, revoked: revocationsOf(parseCertificateList(octets)) };
+}
+
+function revocationsOf(list: TbsCertList): Revocations {
+  const revoked = new Map<string, number>();
+  for (const { serialNumber, revocationDate } of list.entries()) {
+    revoked.set(latin1(serialNumber), revocationDate.getTime());
+  }
+  return revoked;
+}
+
+/** Remembers the newest; `add` is false for one that it knows. */
+function rememberedSerialNumbers(): { add(serialNumber: string): boolean } {
+  let newer = new Set<string>();
+  let older = new Set<string>();
+  return {
+    add(serialNumber) {
+      if (newer.has(serialNumber) || older.has(serialNumber)) return false;
+      if (newer.size === REMEMBERED_SERIAL_NUMBERS) {
+        older = newer;
+        newer = new Set();
+      }
+      newer.add(serialNumber);
+      return true;
+    },
+  };
+}
+
+/** The shortest string that stands for some octets: there may be a million. */
+function latin1(octets: Uint8Array): string {
+  return Buffer.from(octets.buffer, octets.byteOffset, octets.length).toString("latin1");
 }
 
 function isCa(tbs: TbsCertificate): boolean {

@@ -8,10 +8,21 @@ import { decide, type CompiledPolicy } from "../policy/decide.ts";
 import type { Profile } from "../policy/document.ts";
 import { addLifetime, formatLifetime } from "../policy/lifetime.ts";
 import { shownName, type Name } from "../policy/name.ts";
-import type { RevokedCertificate } from "../x509/certificate-list.ts";
+import { parseTbsCertList, type RevokedCertificate } from "../x509/certificate-list.ts";
 import { extensionOf, parseTbsCertificate, type TbsCertificate } from "../x509/certificate.ts";
-import { DerError } from "../x509/der.ts";
-import { parseGeneralNames } from "../x509/general-name.ts";
+import { DerError, equalOctets, Tag } from "../x509/der.ts";
+import {
+  encodeAuthorityInfoAccess,
+  encodeAuthorityKeyIdentifier,
+  encodeDistributionPoint,
+  encodeExtKeyUsage,
+  encodeKeyUsage,
+  parseAuthorityInfoAccess,
+  parseDistributionPoints,
+  type Extension,
+} from "../x509/extension.ts";
+import { parseGeneralNames, type GeneralName } from "../x509/general-name.ts";
+import { readIssuer } from "../x509/issuer.ts";
 import {
   lintIssuer,
   lintTbsCertificate,
@@ -20,8 +31,10 @@ import {
 } from "../x509/lint/certificate.ts";
 import { lintCertificateList, lintTbsCertList } from "../x509/lint/certificate-list.ts";
 import type { Finding } from "../x509/lint/finding.ts";
-import { extensionOids } from "../x509/oid.ts";
+import { parseName } from "../x509/name.ts";
+import { attributeTypeOids, extensionOids, extKeyUsageOids } from "../x509/oid.ts";
 import { parsePublicKey } from "../x509/public-key.ts";
+import { parseSigned } from "../x509/signed.ts";
 
 export type GateDecision =
   | {
@@ -52,6 +65,10 @@ export interface GateParts {
   readonly policy: CompiledPolicy;
   /** SHA-256 of the SubjectPublicKeyInfo of every CA key of this installation, hex: KEY-11. */
   readonly caKeys: ReadonlySet<string>;
+  /** The URI that the CDP of every leaf has; without it, any one http URI passes. */
+  readonly crlUrl?: string;
+  /** The caIssuers URI that the AIA of every leaf has; without it, any one http URI passes. */
+  readonly caIssuersUrl?: string;
 }
 
 export interface LeafContext {
@@ -91,6 +108,9 @@ const CLOCK_MILLISECONDS = 60_000;
 export function compileGate(parts: GateParts): Gate {
   const { policy, caKeys } = parts;
   const issuer: LintIssuer = lintIssuer(parts.certificate, parts.chain);
+  const { keyIdentifier } = readIssuer(parts.certificate);
+  const authorityKeyIdentifier = encodeAuthorityKeyIdentifier(keyIdentifier);
+  const checkLeafExtensions = leafExtensions(parts, authorityKeyIdentifier);
 
   function checkLeaf(tbs: Uint8Array, context: LeafContext): GateDecision {
     const profile = policy.policy.profiles.get(context.profile);
@@ -119,13 +139,17 @@ export function compileGate(parts: GateParts): Gate {
     );
     if (lint.verdict === "refuse") return lint;
     const certificate = parseTbsCertificate(tbs);
-    const wrong = checkProfile(certificate, context, profile);
+    const wrong =
+      checkProfile(certificate, context, profile) ?? checkLeafExtensions(certificate, profile.kind);
     if (wrong !== undefined) return wrong;
+    const names = namesOf(certificate);
+    const unnamed = checkSubject(certificate, names, profile.kind);
+    if (unnamed !== undefined) return unnamed;
     const decision = decide(policy, {
       issuer: parts.issuer,
       profile: context.profile,
       requester: { name: context.requester },
-      names: namesOf(certificate),
+      names,
     });
     if (decision.verdict === "allow") {
       return { verdict: "allow", rule: decision.rule, warnings: lint.warnings };
@@ -140,15 +164,198 @@ export function compileGate(parts: GateParts): Gate {
     };
   }
 
+  /**
+   * A CRL here is complete and for everything: what a delta, a shard or an indirect CRL leaves out would be a
+   * revocation undone, so none of their extensions is passed, known or not.
+   */
+  function checkList(findings: readonly Finding[], tbs: () => Uint8Array): GateDecision {
+    const lint = verdictOf(findings, "grant");
+    if (lint.verdict === "refuse") return lint;
+    return withoutDerErrors(() => {
+      const { extensions } = parseTbsCertList(tbs());
+      const surplus = extensions.find(
+        ({ oid }) =>
+          oid !== extensionOids.authorityKeyIdentifier && oid !== extensionOids.cRLNumber,
+      );
+      if (surplus !== undefined) {
+        return lintRefusal(
+          "CRL-80",
+          `a CRL with the extension ${surplus.oid}, which none here has`,
+        );
+      }
+      const authority = extensionOf({ extensions }, extensionOids.authorityKeyIdentifier);
+      if (authority === undefined || !equalOctets(authority.value, authorityKeyIdentifier)) {
+        return lintRefusal(
+          "CRL-51",
+          "authorityKeyIdentifier is not the issuer's key identifier alone",
+        );
+      }
+      return lint;
+    }, "CRL-09");
+  }
+
   return {
     checkCertificate: (tbs, context) => withoutDerErrors(() => checkLeaf(tbs, context)),
     checkCaCertificate: (tbs, { now }) =>
       verdictOf(lintTbsCertificate(tbs, { kind: "intermediate", issuer, now }), "grant"),
     checkCertificateList: (tbs, context) =>
-      verdictOf(lintTbsCertList(tbs, { issuer, ...context }), "grant"),
+      checkList(lintTbsCertList(tbs, { issuer, ...context, delta: false }), () => tbs),
     checkSignedCertificateList: (crl, context) =>
-      verdictOf(lintCertificateList(crl, { issuer, ...context }), "grant"),
+      checkList(
+        lintCertificateList(crl, { issuer, ...context, delta: false }),
+        () => parseSigned(crl).tbs,
+      ),
   };
+}
+
+/** Extended key usage of the leaf kinds, as they are written: SRV-08, CLI-01. */
+const purposesOf: Readonly<Record<Profile["kind"], Uint8Array>> = {
+  server: encodeExtKeyUsage([extKeyUsageOids.serverAuth]),
+  client: encodeExtKeyUsage([extKeyUsageOids.clientAuth]),
+  peer: encodeExtKeyUsage([extKeyUsageOids.serverAuth, extKeyUsageOids.clientAuth]),
+};
+
+const digitalSignature = encodeKeyUsage(["digitalSignature"]);
+
+/** An extension that every leaf has, and what its value must be: these octets, or what passes the check. */
+interface WantedExtension {
+  readonly name: keyof typeof extensionOids;
+  readonly critical: boolean;
+  readonly value: Uint8Array | ((value: Uint8Array) => boolean);
+}
+
+/**
+ * A leaf has exactly the extensions that `certificateTemplate` writes for its kind, with exactly these values. A
+ * linter passes more, and each more is a power that no policy has decided on: a purpose, a certificate policy, a CRL
+ * of somebody else's.
+ */
+function leafExtensions(
+  { crlUrl, caIssuersUrl }: GateParts,
+  authorityKeyIdentifier: Uint8Array,
+): (certificate: TbsCertificate, kind: Profile["kind"]) => Refusal | undefined {
+  const wantedFor = (kind: Profile["kind"]): ReadonlyMap<string, WantedExtension> => {
+    const wanted: WantedExtension[] = [
+      { name: "authorityKeyIdentifier", critical: false, value: authorityKeyIdentifier },
+      { name: "keyUsage", critical: true, value: digitalSignature },
+      { name: "extKeyUsage", critical: false, value: purposesOf[kind] },
+      {
+        name: "cRLDistributionPoints",
+        critical: false,
+        value: crlUrl === undefined ? isOneHttpPoint : encodeDistributionPoint(crlUrl),
+      },
+      {
+        name: "authorityInfoAccess",
+        critical: false,
+        value:
+          caIssuersUrl === undefined ? isOneHttpIssuer : encodeAuthorityInfoAccess(caIssuersUrl),
+      },
+    ];
+    return new Map(wanted.map((extension) => [extensionOids[extension.name], extension]));
+  };
+  const kinds = {
+    server: wantedFor("server"),
+    client: wantedFor("client"),
+    peer: wantedFor("peer"),
+  };
+  return (certificate, kind) => {
+    const wanted = kinds[kind];
+    let found = 0;
+    for (const extension of certificate.extensions) {
+      // The linter has judged its criticality, the policy decides on its names.
+      if (extension.oid === extensionOids.subjectAltName) continue;
+      const known = wanted.get(extension.oid);
+      if (known === undefined) {
+        return lintRefusal(
+          "CRT-20",
+          `extension ${extension.oid}, which no ${kind} certificate has`,
+        );
+      }
+      if (!isWanted(extension, known)) {
+        return lintRefusal(
+          "CRT-20",
+          `${known.name} is not what a ${kind} certificate of this CA has`,
+        );
+      }
+      found++; // none occurs twice: the reader refuses that
+    }
+    if (found === wanted.size) return undefined;
+    const missing = [...wanted.values()].find(
+      ({ name }) => extensionOf(certificate, extensionOids[name]) === undefined,
+    );
+    return lintRefusal(
+      "CRT-20",
+      `there is no ${missing!.name}, which every ${kind} certificate has`,
+    );
+  };
+}
+
+function isWanted({ critical, value }: Extension, wanted: WantedExtension): boolean {
+  if (critical !== wanted.critical) return false;
+  return typeof wanted.value === "function"
+    ? wanted.value(value)
+    : equalOctets(value, wanted.value);
+}
+
+function isHttp(name: GeneralName | undefined): name is GeneralName & { kind: "uri" } {
+  return name?.kind === "uri" && /^http:\/\/[\x21-\x7e]+$/.test(name.value);
+}
+
+/** One distribution point with one http URI, and nothing else in it. */
+function isOneHttpPoint(value: Uint8Array): boolean {
+  const name = parseDistributionPoints(value)[0]!.fullName?.[0];
+  return isHttp(name) && equalOctets(value, encodeDistributionPoint(name.value));
+}
+
+/** One caIssuers with one http URI. */
+function isOneHttpIssuer(value: Uint8Array): boolean {
+  const name = parseAuthorityInfoAccess(value)[0]!.location;
+  return isHttp(name) && equalOctets(value, encodeAuthorityInfoAccess(name.value));
+}
+
+/**
+ * The subject says nothing that the policy has not decided on: programs take a common name for a host or a user, and
+ * an organization for a group (`O=system:masters`).
+ */
+function checkSubject(
+  certificate: TbsCertificate,
+  names: readonly Name[],
+  kind: Profile["kind"],
+): Refusal | undefined {
+  if (names.length === 0) {
+    return lintRefusal(
+      kind === "client" ? "CLI-03" : "SRV-03",
+      "there is no subjectAltName: the policy decides on the names in it",
+    );
+  }
+  for (const { oid, tag, value } of parseName(certificate.subject).flat()) {
+    const name = shownName(value);
+    if (oid !== attributeTypeOids.CN) {
+      return {
+        verdict: "refuse",
+        code: "name-refused",
+        rule: `subject field ${oid} (no rule for this kind)`,
+        detail: `no rule allows names of the kind subject field ${oid}: "${name}"`,
+        name,
+      };
+    }
+    const text = tag === Tag.utf8String || tag === Tag.printableString;
+    const listed = names.some(
+      (other) => (other.kind === "dns" || other.kind === "ip") && other.value === value,
+    );
+    if (text && listed) continue;
+    return {
+      verdict: "refuse",
+      code: "name-refused",
+      rule: "SRV-06",
+      detail: `the common name "${name}" is not, octet for octet, a DNS name or address of the subjectAltName`,
+      name,
+    };
+  }
+  return undefined;
+}
+
+function lintRefusal(rule: string, detail: string): Refusal {
+  return { verdict: "refuse", code: "lint-refused", rule, detail };
 }
 
 /** A self-signed root, whose exact bytes were granted. */
@@ -240,19 +447,19 @@ function namesOf(certificate: TbsCertificate): Name[] {
 }
 
 /** Bytes that the strict readers refuse are a finding, not a crash of the signer. */
-function withoutDerErrors(check: () => GateDecision): GateDecision {
+function withoutDerErrors(check: () => GateDecision, rule = "CRT-19"): GateDecision {
   try {
     return check();
   } catch (error) {
     if (error instanceof DerError) {
-      return { verdict: "refuse", code: "lint-refused", rule: "CRT-19", detail: error.message };
+      return { verdict: "refuse", code: "lint-refused", rule, detail: error.message };
     }
     if (error instanceof CountersignError) {
-      const { rule, name } = error.members as { rule?: string; name?: string };
+      const { rule: named, name } = error.members as { rule?: string; name?: string };
       return {
         verdict: "refuse",
         code: error.code,
-        rule: rule ?? error.code,
+        rule: named ?? error.code,
         detail: error.message,
         ...(name === undefined ? {} : { name }),
       };

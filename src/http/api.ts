@@ -5,7 +5,7 @@ import Koa from "koa";
 import { z } from "zod";
 import { CountersignError } from "../errors.ts";
 import { JSON_TYPE } from "./accept.ts";
-import { createAuthentication } from "./authentication.ts";
+import { createAuthentication, noCredentials } from "./authentication.ts";
 import { certificateRoutes } from "./certificate-routes.ts";
 import { healthRoutes } from "./health-routes.ts";
 import { issuerRoutes } from "./issuer-routes.ts";
@@ -16,7 +16,7 @@ import type { HttpParts } from "./parts.ts";
 import { policyRoutes } from "./policy-routes.ts";
 import { problemPage } from "./problem.ts";
 import { publicationRoutes } from "./publication-routes.ts";
-import { requestFrame, type FrameParts } from "./request-frame.ts";
+import { Changes, requestFrame, type FrameParts } from "./request-frame.ts";
 import { requesterRoutes } from "./requester-routes.ts";
 import { revocationRoutes } from "./revocation-routes.ts";
 import { route, routeMiddleware, type Guard, type RequestState, type Route } from "./route.ts";
@@ -31,6 +31,12 @@ export interface Sites {
   /** For a plain http server. */
   readonly publicSite: Koa<RequestState>;
   readonly routes: readonly Route[];
+  /**
+   * From now on what would change something is refused as `service-stopping`, and every answer ends its connection.
+   *
+   * @returns When the changes under way are finished.
+   */
+  stop(): Promise<void>;
 }
 
 export function createApi(parts: HttpParts): Sites {
@@ -40,6 +46,9 @@ export function createApi(parts: HttpParts): Sites {
     authentication: createAuthentication(parts.requesters, sessions),
     checkMetricsKey: metricsGuard(parts.metricsKeySha256),
   };
+  // Whoever sent a key in clear must not learn that it works.
+  const publicGuard: Guard = { authentication: noCredentials, checkMetricsKey: metricsGuard(undefined) };
+  const changes = new Changes();
   const routes: Route[] = [
     // The busiest first: the router tries them in this order.
     ...certificateRoutes(parts),
@@ -54,6 +63,7 @@ export function createApi(parts: HttpParts): Sites {
   ];
   routes.push(...descriptionRoutes(parts, routes));
   const frame: FrameParts = {
+    changes,
     logger: parts.logger,
     random: parts.random,
     deadlineMilliseconds: parts.deadlineMilliseconds ?? DEADLINE_MILLISECONDS,
@@ -68,10 +78,11 @@ export function createApi(parts: HttpParts): Sites {
     ),
     publicSite: siteOf(
       routes.filter(({ site }) => site !== "api"),
-      guard,
+      publicGuard,
       frame,
     ),
     routes,
+    stop: () => changes.stop(),
   };
 }
 

@@ -20,6 +20,9 @@ export interface Authentication {
   callerOf(request: IncomingMessage): Caller | undefined | Promise<Caller | undefined>;
 }
 
+/** Of a site that everybody on the way can read: credentials are not even looked at. */
+export const noCredentials: Authentication = { callerOf: () => undefined };
+
 export function createAuthentication(
   requesters: Pick<Requesters, "byApiKey" | "byCertificate">,
   sessions: Pick<Sessions, "operatorOf">,

@@ -74,7 +74,7 @@ export function logRoutes(parts: HttpParts): Route[] {
     if (!parts.publicEntries && caller?.kind !== "operator") {
       throw new CountersignError(
         caller === undefined ? "unauthenticated" : "forbidden",
-        "the entries of this log are for operators",
+        "the entries of this log are for operators, who sign in at the API",
       );
     }
     const leaves = await reads.entries(n * TILE_WIDTH, n * TILE_WIDTH + width);

@@ -1,6 +1,7 @@
 /** What relying parties fetch over plain http: CRLs and CA certificates. RFC 5280 §4.2.1.13, §4.2.2.1. */
 
 import { createHash } from "node:crypto";
+import type { PublishedCrl } from "../revocation/crl-schedule.ts";
 import { CERTIFICATE_TYPE, CRL_TYPE, PEM_CHAIN_TYPE, PEM_TYPE } from "./accept.ts";
 import type { HttpParts } from "./parts.ts";
 import { caChainPem, crlPem } from "./pem.ts";
@@ -20,8 +21,17 @@ export function publicationRoutes(parts: HttpParts): Route[] {
     id: string,
     type: string,
     represent: (der: Uint8Array) => string | Buffer,
-  ): Route =>
-    route({
+  ): Route => {
+    // A CRL may have megabytes, and everybody fetches the same one.
+    const represented = new WeakMap<PublishedCrl, string | Buffer>();
+    const representationOf = (crl: PublishedCrl): string | Buffer => {
+      const known = represented.get(crl);
+      if (known !== undefined) return known;
+      const made = represent(crl.der);
+      represented.set(crl, made);
+      return made;
+    };
+    return route({
       method: "GET",
       path,
       site: "public",
@@ -43,9 +53,10 @@ export function publicationRoutes(parts: HttpParts): Route[] {
         const maxAge = Math.max(0, Math.min(CRL_SECONDS, left - 1));
         ctx.set("Cache-Control", `public, max-age=${maxAge}, must-revalidate`);
         ctx.set("Last-Modified", current.thisUpdate.toUTCString());
-        answer(ctx, type, current.sha256, () => represent(current.der));
+        answer(ctx, type, current.sha256, () => representationOf(current));
       },
     });
+  };
 
   const caRoute = (
     path: string,

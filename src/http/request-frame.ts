@@ -11,10 +11,41 @@ import type { ApiContext, RequestState } from "./route.ts";
 /** What a client may choose as its request id; anything else is replaced. */
 const sane = /^[A-Za-z0-9._-]{1,64}$/;
 
+/** The requests that change something: when the service stops it finishes those it has and takes no more. */
+export class Changes {
+  readonly #underWay = new Set<Promise<unknown>>();
+  #stopping = false;
+
+  get stopping(): boolean {
+    return this.#stopping;
+  }
+
+  /** @throws CountersignError `service-stopping`. */
+  begin(work: () => Promise<unknown>): Promise<unknown> {
+    if (this.#stopping) {
+      throw new CountersignError("service-stopping", "the service is stopping");
+    }
+    const promise = work();
+    this.#underWay.add(promise);
+    const over = (): void => void this.#underWay.delete(promise);
+    promise.then(over, over);
+    return promise;
+  }
+
+  /** @returns When those under way are finished, also those whose client has gone away. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    await Promise.allSettled(this.#underWay);
+  }
+}
+
+const readingMethods = new Set(["GET", "HEAD", "OPTIONS"]);
+
 export interface FrameParts {
   readonly logger: Logger;
   readonly random: (size: number) => Uint8Array;
   readonly deadlineMilliseconds: number;
+  readonly changes: Changes;
   /** Called when somebody without valid credentials was refused. */
   denied(): void;
   /** @param seconds - From the request's headers to its answer. */
@@ -22,7 +53,7 @@ export interface FrameParts {
 }
 
 export function requestFrame(parts: FrameParts): Middleware<RequestState> {
-  const { logger } = parts;
+  const { logger, changes } = parts;
   const newRequestId = requestIds(parts.random);
   return async (ctx: ApiContext, next) => {
     const started = performance.now();
@@ -31,8 +62,9 @@ export function requestFrame(parts: FrameParts): Middleware<RequestState> {
     ctx.state.requestId = requestId;
     let code: string | undefined;
     let failure: unknown;
-    const work = next();
+    let work: Promise<unknown> | undefined;
     try {
+      work = readingMethods.has(ctx.method) ? next() : changes.begin(next);
       await withDeadline(work, parts.deadlineMilliseconds);
     } catch (error) {
       const problem = problemFrom(error, requestId);
@@ -40,7 +72,7 @@ export function requestFrame(parts: FrameParts): Middleware<RequestState> {
       if (problem.code === undefined) failure = error;
       if (problem.code === "unauthenticated") parts.denied();
       if (problem.code === "deadline-exceeded") {
-        work.catch((late: unknown) => {
+        work?.catch((late: unknown) => {
           logger.error({ requestId, error: stackOf(late) }, "failed after its deadline");
         });
       }
@@ -57,6 +89,8 @@ export function requestFrame(parts: FrameParts): Middleware<RequestState> {
     }
     ctx.set("X-Request-Id", requestId);
     ctx.set("X-Content-Type-Options", "nosniff");
+    // The client is told before the connection goes, so that no further request of its is on the way then.
+    if (changes.stopping) ctx.set("Connection", "close");
     const milliseconds = performance.now() - started;
     const { status } = ctx;
     const route = ctx.state.route ?? "unknown";

@@ -15,7 +15,7 @@ const revokeBody = z.strictObject({
   invalidityDate: timestamp.transform((text) => new Date(text)).exactOptional(),
   proof: z.strictObject({ statement: base64, signature: base64 }).exactOptional().meta({
     description:
-      "Instead of credentials: a signature by the certificate's private key over the canonical JSON of {type: countersign/revocation/v1, certificate, reason, at}",
+      "Instead of credentials: a signature by the certificate's private key over the canonical JSON of {type: countersign/revocation/v1, certificate, reason, at} and, where one is given, invalidityDate",
   }),
 });
 
@@ -49,7 +49,7 @@ export function revocationRoutes(parts: HttpParts): Route[] {
       id,
       summary: "Revoke a certificate",
       description:
-        "For operators, the requester it was issued to, the holder of its private key by mTLS, or anybody with a proof of possession.",
+        "For operators, the requester it was issued to or one that may revoke any of its issuers, the holder of its private key by mTLS, or anybody with a proof of possession. invalidityDate lies between the certificate's notBefore and now.",
       params: certificateParams,
       body: revokeBody,
       answers: {

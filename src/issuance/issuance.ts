@@ -1,6 +1,7 @@
 /** One certificate from request to record: DESIGN "An issuance, as data sees it". */
 
 import { hash } from "node:crypto";
+import { setTimeout } from "node:timers/promises";
 import { digestOf } from "../audit/digest.ts";
 import { encodeEntry, entryText, type LogEntryOf } from "../audit/entry.ts";
 import { CountersignError } from "../errors.ts";
@@ -20,7 +21,7 @@ import { SERIAL_NUMBER_OCTETS, serialNumberFrom } from "../x509/serial-number.ts
 import { assembleSigned } from "../x509/signed.ts";
 import { actorOf, requireRequester, type Caller } from "./caller.ts";
 import type { Issuer, IssuerSet } from "./issuer.ts";
-import type { CertificateRow, Journal } from "./journal.ts";
+import type { CertificateRow, Journal, JournalItem } from "./journal.ts";
 import type { Signing } from "./keeper.ts";
 import type { Reads, StoredCertificate } from "./records.ts";
 import { requestedNames } from "./requested-names.ts";
@@ -77,15 +78,20 @@ export interface IssuanceParts {
   readonly keeper: Signing;
   readonly now: () => Date;
   readonly random: (size: number) => Uint8Array;
-  /** Called when a crash may have left a signature that is not recorded; for the service's own log. */
+  /** Called when an intent has no result or its result is not recorded; for the service's own log. */
   readonly abandoned: (error: unknown) => void;
 }
 
 /** How long the answer of an Idempotency-Key is kept. */
 export const IDEMPOTENCY_MILLISECONDS = 24 * 3_600_000;
 
+/** When a result that could not be written is tried again. */
+const RECORD_AGAIN_MILLISECONDS = [1_000, 2_000, 4_000, 8_000, 16_000, 32_000];
+
 export function createIssuance(parts: IssuanceParts): Issuance {
   const inFlight = new Map<string, { body: Buffer; answer: Promise<IssuedAnswer> }>();
+  /** Results that are not on disk, by their intent's index, and the attempt to write each that is under way. */
+  const unrecorded = new Map<number, { done: Done; attempt: Promise<number> | undefined }>();
 
   /** One answer for each key of each requester: RFC draft httpapi-idempotency-key-header §2. */
   async function once(command: IssueCommand, key: string): Promise<IssuedAnswer> {
@@ -114,11 +120,43 @@ export function createIssuance(parts: IssuanceParts): Issuance {
     const kept = await parts.reads.idempotency(command.caller.id, key, since);
     if (kept !== undefined) {
       if (!body.equals(kept.bodySha256)) throw reused();
-      const row = kept.certificate;
+      let row = kept.certificate;
+      if (row.state === "pending") {
+        if (unrecorded.has(row.index)) await record(row.index);
+        row = (await parts.reads.certificate(row.issuer, row.serialNumber)) ?? row;
+      }
       // An intent that never got its result (a crash) is made anew, with a new serial number.
       if (row.state === "issued") return answerFrom(row, parts.issuers.find(row.issuer), true);
     }
     return issueAnew(command);
+  }
+
+  /** Writes a result that is not on disk yet; one attempt at a time. */
+  function record(intentIndex: number): Promise<number> {
+    const waiting = unrecorded.get(intentIndex)!;
+    waiting.attempt ??= parts.journal
+      .append(waiting.done)
+      .then((logIndex) => {
+        unrecorded.delete(intentIndex);
+        return logIndex;
+      })
+      .finally(() => {
+        waiting.attempt = undefined;
+      });
+    return waiting.attempt;
+  }
+
+  async function recordLater(intentIndex: number): Promise<void> {
+    for (const pause of RECORD_AGAIN_MILLISECONDS) {
+      await setTimeout(pause, undefined, { ref: false });
+      if (!unrecorded.has(intentIndex)) return;
+      try {
+        await record(intentIndex);
+        return;
+      } catch (error) {
+        parts.abandoned(error);
+      }
+    }
   }
 
   async function issueAnew(command: IssueCommand): Promise<IssuedAnswer> {
@@ -164,22 +202,28 @@ export function createIssuance(parts: IssuanceParts): Issuance {
       throw new SigningFailure(error);
     }
     const certificate = assembleSigned(prepared.tbs, issuer.algorithm.identifier, signature);
-    // 3. The result is on disk before anybody receives it. A crash here loses an answer, no record.
+    // 3. The result is on disk before anybody receives it. A crash here loses an answer, no record. Where it cannot be
+    //    written (a full disk) nobody receives it either; it is tried again for a minute, and by every repetition of
+    //    the request under its Idempotency-Key, which then gets this certificate. After that the intent stays
+    //    pending, and the next start closes it as abandoned.
     const sha256 = digestOf(certificate);
-    const logIndex = await parts.journal
-      .append({
-        kind: "certificate-done",
-        leaf: encodeEntry({
-          type: "sign.done",
-          at: parts.now(),
-          actor: actorOf(command.caller),
-          subject,
-          data: { intent: intentIndex, certificate: sha256 },
-        }),
-        intentIndex,
-        certificate,
-      })
-      .catch(failed);
+    const done: Done = {
+      kind: "certificate-done",
+      leaf: encodeEntry({
+        type: "sign.done",
+        at: parts.now(),
+        actor: actorOf(command.caller),
+        subject,
+        data: { intent: intentIndex, certificate: sha256 },
+      }),
+      intentIndex,
+      certificate,
+    };
+    const logIndex = await parts.journal.append(done).catch((error: unknown) => {
+      unrecorded.set(intentIndex, { done, attempt: undefined });
+      void recordLater(intentIndex);
+      return failed(error);
+    });
     return {
       issuer: issuer.id,
       serialNumber: prepared.row.serialNumber,
@@ -250,6 +294,8 @@ export function createIssuance(parts: IssuanceParts): Issuance {
     },
   };
 }
+
+type Done = Extract<JournalItem, { kind: "certificate-done" }>;
 
 /** Keeps the failure of a key or the log apart from a refusal of the request. */
 class SigningFailure extends Error {

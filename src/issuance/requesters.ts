@@ -4,22 +4,30 @@ import { hash } from "node:crypto";
 import { parseCanonicalJson } from "../audit/canonical-json.ts";
 import { digestOf } from "../audit/digest.ts";
 import { encodeEntry } from "../audit/entry.ts";
+import { CompactRange } from "../audit/merkle.ts";
+import { rangeNodes } from "../audit/tiles.ts";
 import { verifySshSignature } from "../custody/ssh-signature.ts";
 import { CountersignError } from "../errors.ts";
 import type { CompiledPolicy } from "../policy/decide.ts";
-import { checkRequester } from "../policy/document.ts";
 import {
   credentialId,
   parseRequesterStatement,
   type Requester,
   type RequesterStatement,
 } from "../policy/requester.ts";
+import { applyRecorded, checkChange, requesterNameOf } from "../policy/requester-change.ts";
+import { extensionOf, parseCertificate } from "../x509/certificate.ts";
+import { parseExtKeyUsage, parseKeyUsage } from "../x509/extension.ts";
+import { extensionOids, extKeyUsageOids } from "../x509/oid.ts";
 import type { Caller } from "./caller.ts";
 import type { Journal } from "./journal.ts";
-import type { Reads } from "./records.ts";
+import type { Reads, StoredCertificate } from "./records.ts";
 
 /** Namespace of the operators' signatures over requester statements: CUSTODY 6.1. */
 export const REQUESTER_NAMESPACE = "countersign-requester@v1";
+
+/** What fits, in base64 and with its signature, into one record of the log. */
+const STATEMENT_OCTETS = 32_768;
 
 export interface Operator {
   readonly id: string;
@@ -30,7 +38,14 @@ export interface Operator {
 export interface Requesters {
   /** @param sha256 - SHA-256 of the API key, hex. */
   byApiKey(sha256: string): Requester | undefined;
-  /** @param certificate - DER, of a client whose TLS handshake proved its private key. */
+  /**
+   * A requester by a certificate that is good for logging in (a leaf with clientAuth and digitalSignature), otherwise
+   * the holder of that certificate, who may do no more than revoke it.
+   *
+   * @param certificate - DER, of a client whose TLS handshake proved its private key.
+   * @returns undefined for what was not issued here, is not valid now or is of a CA, and for a certificate whose
+   *   names are those of two requesters.
+   */
   byCertificate(certificate: Uint8Array): Promise<Caller | undefined>;
   list(): Requester[];
   /** What the next statement must carry. */
@@ -39,7 +54,7 @@ export interface Requesters {
    * @param statement - canonical JSON, CUSTODY 2.6.
    * @param signature - armored SSHSIG.
    * @throws CountersignError `forbidden`, `statement-malformed`, `statement-stale`, `signature-invalid`,
-   *   `requester-unknown`, `policy-invalid`.
+   *   `requester-unknown`, `requester-exists`, `policy-invalid`: nothing is recorded then.
    */
   change(statement: Uint8Array, signature: string, caller: Caller): Promise<void>;
 }
@@ -52,19 +67,41 @@ export interface RequesterParts {
   /** Read again for every change. */
   readonly operators: () => readonly Operator[];
   readonly now: () => Date;
+  /** Told at the start of each recorded statement that does not fit the policy file; a process warning otherwise. */
+  readonly unapplied?: (statement: Unapplied) => void;
+}
+
+/** A recorded statement that is not in force. Nor is its requester. */
+export interface Unapplied {
+  readonly sequence: number;
+  readonly requester: string;
+  readonly reason: CountersignError;
+}
+
+interface Signed {
+  readonly statement: Uint8Array;
+  readonly signature: string;
 }
 
 export class RequesterRegister implements Requesters {
   readonly #parts: RequesterParts;
   #sequence = 0;
   #previous: string | null = null;
+  /** Recorded statements that the keeper has not taken yet. */
+  #untaken: Signed[] = [];
   /** Statements are applied one after the other. */
   #turn: Promise<void> = Promise.resolve();
 
-  /** Replays the recorded statements. */
+  /** Replays the recorded statements, which the keeper has been shown. */
   constructor(parts: RequesterParts, recorded: Iterable<{ statement: Uint8Array }>) {
     this.#parts = parts;
-    for (const { statement } of recorded) this.#apply(statement, read(statement));
+    for (const { statement } of recorded) {
+      const parsed = read(statement);
+      const reason = this.#apply(statement, parsed);
+      if (reason === undefined) continue;
+      const { sequence } = parsed;
+      (parts.unapplied ?? warn)({ sequence, requester: requesterNameOf(parsed), reason });
+    }
   }
 
   byApiKey(sha256: string): Requester | undefined {
@@ -78,17 +115,16 @@ export class RequesterRegister implements Requesters {
     // The handshake proved the key; that the very same bytes are recorded here proves the issuer.
     const digest = hash("sha256", certificate, "buffer");
     const row = await reads.certificateBySha256(digest);
-    if (row === undefined || row.state !== "issued") return undefined;
+    // A CA's key is for signing certificates: whoever logs in with one is nobody to do business with.
+    if (row === undefined || row.state !== "issued" || row.kind !== "leaf") return undefined;
     const at = now();
     if (at < row.notBefore || at > row.notAfter) return undefined;
     if ((await reads.revocation(row.issuer, row.serialNumber)) !== undefined) return undefined;
-    const owner = row.names
-      .map(({ kind, value }) =>
-        this.#parts.policy.requesterWith(
-          credentialId({ kind: "mtls", issuer: row.issuer, name: `${kind}:${value}` }),
-        ),
-      )
-      .find((requester) => requester !== undefined);
+    // Otherwise a web server, whose key many can use who are not to ask for certificates, would be the requester
+    // of its name.
+    const owners = isForClients(certificate) ? this.#ownersOf(row) : [];
+    if (owners.length > 1) return undefined;
+    const [owner] = owners;
     return owner === undefined
       ? {
           kind: "certificate",
@@ -98,6 +134,16 @@ export class RequesterRegister implements Requesters {
           serialNumber: row.serialNumber,
         }
       : { kind: "requester", id: owner.name, via: "mtls", requester: owner };
+  }
+
+  /** The requesters that a name of the certificate stands for, each once. */
+  #ownersOf({ issuer, names }: StoredCertificate): Requester[] {
+    const owners = names.map(({ kind, value }) =>
+      this.#parts.policy.requesterWith(
+        credentialId({ kind: "mtls", issuer, name: `${kind}:${value}` }),
+      ),
+    );
+    return [...new Set(owners)].filter((owner) => owner !== undefined);
   }
 
   list(): Requester[] {
@@ -118,7 +164,13 @@ export class RequesterRegister implements Requesters {
     if (caller.kind !== "operator") {
       throw new CountersignError("forbidden", "requesters are changed by operators");
     }
-    const { policy, journal, keeper, operators, now } = this.#parts;
+    const { policy, journal, operators, now } = this.#parts;
+    if (statement.length > STATEMENT_OCTETS) {
+      throw new CountersignError(
+        "statement-malformed",
+        `a statement has at most ${STATEMENT_OCTETS} octets, this one ${statement.length}`,
+      );
+    }
     const parsed = read(statement);
     const operator = operators().find((candidate) => candidate.id === parsed.operator);
     if (operator === undefined) {
@@ -135,35 +187,91 @@ export class RequesterRegister implements Requesters {
         "another change of the requesters came first: make the statement again (countersign requester does)",
       );
     }
-    const name = parsed.action === "set" ? parsed.requester.name : parsed.name;
-    if (parsed.action === "remove" && !policy.requesters.has(name)) {
-      throw new CountersignError("requester-unknown", `there is no requester ${name}`);
-    }
-    if (parsed.action === "set") checkRequester(policy.policy, parsed.requester);
-    // The record first: a keeper that is behind the log is brought up at start, one ahead of it would refuse.
+    checkChange(policy, parsed);
+    await this.#checkSeenHead(parsed.log);
+    // A keeper that could not write its state would take this one for one out of turn.
+    await this.#tell();
+    const name = requesterNameOf(parsed);
+    const leaf = encodeEntry({
+      type: "policy.changed",
+      at: now(),
+      actor: { kind: "operator", id: parsed.operator, via: "sshsig" },
+      subject: {},
+      data: { requester: name, action: parsed.action, sequence },
+      evidence: { statement: Buffer.from(statement).toString("base64"), signature },
+    });
+    // 1. The record. A crash here leaves a statement that the next start shows to the keeper and puts into force.
     await journal.append({
       kind: "requester",
-      leaf: encodeEntry({
-        type: "policy.changed",
-        at: now(),
-        actor: { kind: "operator", id: parsed.operator, via: "sshsig" },
-        subject: {},
-        data: { requester: name, action: parsed.action, sequence },
-        evidence: { statement: Buffer.from(statement).toString("base64"), signature },
-      }),
+      leaf,
       row: { sequence, statement, signature, name, action: parsed.action },
     });
-    await keeper.requester(statement, signature);
+    // 2. What is recorded is in force; everything that could speak against it was asked before. A crash here is the
+    //    one above.
     this.#apply(statement, parsed);
+    // 3. The keeper and the signers. A keeper that fails here hears of it before the next change, or at the start.
+    this.#untaken.push({ statement, signature });
+    await this.#tell();
   }
 
-  #apply(statement: Uint8Array, parsed: RequesterStatement): void {
-    const { policy } = this.#parts;
-    if (parsed.action === "set") policy.updateRequester(parsed.requester);
-    else policy.removeRequester(parsed.name);
+  async #tell(): Promise<void> {
+    const { keeper } = this.#parts;
+    for (let first; (first = this.#untaken[0]) !== undefined; this.#untaken.shift()) {
+      await keeper.requester(first.statement, first.signature);
+    }
+  }
+
+  /**
+   * The keeper checks the size, and knows no root but that of its own head.
+   *
+   * @throws CountersignError `statement-stale` unless the log had this head.
+   */
+  async #checkSeenHead({ size, root }: RequesterStatement["log"]): Promise<void> {
+    const { journal, reads } = this.#parts;
+    if (size <= journal.size) {
+      const nodes = await rangeNodes(
+        async (level, n) => {
+          const tile = await reads.tile(level, n);
+          if (tile === undefined) throw new Error(`tile ${level}/${n} of the log is missing`);
+          return tile;
+        },
+        0,
+        size,
+      );
+      const had = CompactRange.of(0, size, nodes).root();
+      if (Buffer.from(had).toString("base64") === root) return;
+    }
+    throw new CountersignError(
+      "statement-stale",
+      "the statement names a head that the log never had: make it again with the log's checkpoint",
+    );
+  }
+
+  #apply(statement: Uint8Array, parsed: RequesterStatement): CountersignError | undefined {
     this.#sequence = parsed.sequence;
     this.#previous = digestOf(statement);
+    return applyRecorded(this.#parts.policy, parsed);
   }
+}
+
+/** RFC 5280 §4.2.1.12: what stock TLS servers require of a client's certificate. */
+function isForClients(certificate: Uint8Array): boolean {
+  const { tbs } = parseCertificate(certificate);
+  const purposes = extensionOf(tbs, extensionOids.extKeyUsage);
+  const usages = extensionOf(tbs, extensionOids.keyUsage);
+  return (
+    purposes !== undefined &&
+    parseExtKeyUsage(purposes.value).includes(extKeyUsageOids.clientAuth) &&
+    usages !== undefined &&
+    parseKeyUsage(usages.value).includes("digitalSignature")
+  );
+}
+
+function warn({ sequence, requester, reason }: Unapplied): void {
+  process.emitWarning(
+    `requester ${requester} is not in force, statement ${sequence} about it does not fit the policy file: ` +
+      reason.message,
+  );
 }
 
 function read(statement: Uint8Array): RequesterStatement {

@@ -31,6 +31,12 @@ export type NameRefusal =
   | "not-ldh"
   | "reserved-label";
 
+/**
+ * The rules that refusals here name. They are those of the server profiles, which names of every profile keep, as
+ * there is one spelling of a name.
+ */
+const RULES = { dns: "SRV-04", ip: "SRV-05", list: "SRV-16" } as const;
+
 /** SRV-16: more would make one certificate a list of everything an organisation runs. */
 export const MAX_NAMES = 100;
 
@@ -44,7 +50,7 @@ const LONGEST_SHOWN = 100;
  * @param text - For `dns` a host name of LDH labels (RFC 5890 §2.3.1) without final dot, the first
  *   label may be `*` when two more follow; upper case is lowered. For `ip` dotted decimal, or IPv6
  *   in any spelling of RFC 4291 §2.2, returned as RFC 5952 writes it.
- * @throws CountersignError `name-malformed` with the members `name` (escaped) and `reason`.
+ * @throws CountersignError `name-malformed` with the members `name` (escaped), `reason` and `rule`.
  */
 export function canonicalName(kind: NameKind, text: string): string {
   switch (kind) {
@@ -70,14 +76,14 @@ export function isCanonicalName({ kind, value }: Name): boolean {
  *
  * @throws CountersignError `names-too-many` for more than 100; `name-malformed` for the first
  *   malformed one; `name-repeated` with the member `reason` `duplicate`, or `covered-by-wildcard`
- *   where `*.host` of the same request already stands for the name (SRV-16).
+ *   where `*.host` of the same request already stands for the name (SRV-16). Each has the member `rule`.
  */
 export function canonicalNames<N extends Name>(names: readonly N[]): N[] {
   if (names.length > MAX_NAMES) {
     throw new CountersignError(
       "names-too-many",
       `${names.length} names are too many for one certificate: at most ${MAX_NAMES}`,
-      { members: { count: names.length, maximum: MAX_NAMES } },
+      { members: { count: names.length, maximum: MAX_NAMES, rule: RULES.list } },
     );
   }
   const seen = new Set<string>();
@@ -115,11 +121,11 @@ export function shownName(text: string): string {
 
 function canonicalDnsName(text: string): string {
   const character = characterRefusal(text);
-  if (character !== undefined) throw malformed(text, ...character);
+  if (character !== undefined) throw malformed("dns", text, ...character);
   // Only after the check for ASCII: the Kelvin sign, too, has the lower case "k".
   const name = text.toLowerCase();
   const refusal = dnsRefusal(name);
-  if (refusal !== undefined) throw malformed(text, ...refusal);
+  if (refusal !== undefined) throw malformed("dns", text, ...refusal);
   return name;
 }
 
@@ -213,10 +219,10 @@ function aLabelAdvice(text: string): string {
 }
 
 function canonicalIp(text: string): string {
-  if (text === "") throw malformed(text, "empty", "is empty");
+  if (text === "") throw malformed("ip", text, "empty", "is empty");
   const address = readIpAddress(text);
   if (typeof address !== "string") return ipAddressText(address);
-  throw malformed(text, address, ipDetails[address]);
+  throw malformed("ip", text, address, ipDetails[address]);
 }
 
 /** What to say about a text that is no IP address. */
@@ -227,10 +233,15 @@ export const ipDetails: Record<IpRefusal, string> = {
   "zone-id": "has a zone id, which means something on one host only",
 };
 
-function malformed(text: string, reason: NameRefusal, detail: string): CountersignError {
+function malformed(
+  kind: NameKind,
+  text: string,
+  reason: NameRefusal,
+  detail: string,
+): CountersignError {
   const name = shownName(text);
   return new CountersignError("name-malformed", `the name "${name}" ${detail}`, {
-    members: { name, reason },
+    members: { name, reason, rule: RULES[kind] },
   });
 }
 
@@ -241,6 +252,6 @@ function repeated(
 ): CountersignError {
   const name = shownName(value);
   return new CountersignError("name-repeated", `the name "${name}" ${detail}`, {
-    members: { name, reason },
+    members: { name, reason, rule: RULES.list },
   });
 }

@@ -28,7 +28,7 @@ export interface Requester {
   readonly issuers: readonly string[];
   readonly profiles: readonly string[];
   readonly names: NameRules;
-  /** Which certificates it may revoke: those it asked for, or any of its issuers. */
+  /** Which certificates it may revoke: those it asked for, or those and any of its `issuers`. */
   readonly revoke: "own" | "any";
 }
 
@@ -90,7 +90,9 @@ const entry = {
     .meta({ description: "The issuers it may ask; an empty list is none" }),
   profiles: z.array(z.string()).meta({ description: "The profiles it may ask for" }),
   names: nameRulesSchema,
-  revoke: z.enum(["own", "any"]).meta({ description: "Certificates it asked for, or any" }),
+  revoke: z.enum(["own", "any"]).meta({
+    description: "own: certificates it asked for; any: those, and all of the issuers it may ask",
+  }),
 };
 
 /** An entry of the policy document, where the key of the map is the name. */
@@ -156,22 +158,6 @@ export function parseRequesterStatement(json: unknown): RequesterStatement {
     value.action === "set" ? readRequester(value.requester, ["requester"], problems) : undefined;
   if (problems.length > 0) throw malformed(problems);
   return value.action === "set" ? { ...value, requester: requester! } : value;
-}
-
-/**
- * Applies a statement to the requesters in force.
- *
- * @throws CountersignError `requester-unknown` if the statement removes one that is not there.
- */
-export function applyRequesterStatement(
-  requesters: Map<string, Requester>,
-  change: RequesterStatement,
-): void {
-  if (change.action === "set") {
-    requesters.set(change.requester.name, change.requester);
-  } else if (!requesters.delete(change.name)) {
-    throw new CountersignError("requester-unknown", `there is no requester ${change.name}`);
-  }
 }
 
 /** The entry with names in their one spelling; what is wrong in it alone goes to `problems`. */

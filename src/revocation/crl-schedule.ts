@@ -29,6 +29,16 @@ const WAIT_FOR_CRL_MILLISECONDS = 3_000;
 /** A failed CRL is tried again after this long. */
 const RETRY_MILLISECONDS = 10_000;
 
+/** A timer does not run while the machine sleeps, and knows nothing of a clock that was set: the clock is read this often. */
+const CLOCK_MILLISECONDS = 60_000;
+
+/**
+ * Revocations that keep coming share a CRL each PAUSE, since each is kept whole for ever. The first BURST have one
+ * each at once, as somebody who revokes by hand expects.
+ */
+const PAUSE_MILLISECONDS = 5_000;
+const BURST = 5;
+
 /** The clock may lie this far behind the last thisUpdate before CRLs stop. */
 const CLOCK_TOLERANCE_MILLISECONDS = 5_000;
 
@@ -83,8 +93,14 @@ interface IssuerState {
   /** The run after it, which everybody who asks meanwhile shares. */
   waiting: Promise<PublishedCrl> | undefined;
   timer: NodeJS.Timeout | undefined;
-  /** Why the last run failed. */
+  /** Why the last run failed, for everybody. */
   trouble: string | undefined;
+  /** Whether a revocation is recorded that the published CRL does not have. */
+  owing: boolean;
+  /** Until when the CRLs that revocations caused would last at one each PAUSE; milliseconds of the clock. */
+  paced: number;
+  /** Ends the pause before the waiting run. */
+  hasten: (() => void) | undefined;
 }
 
 const scheduleActor: Actor = { kind: "service", id: "crl-schedule" };
@@ -92,6 +108,7 @@ const scheduleActor: Actor = { kind: "service", id: "crl-schedule" };
 export class CrlSchedule implements Crls {
   readonly #parts: CrlParts;
   readonly #states = new Map<string, IssuerState>();
+  #hurried = false;
   #stopped = false;
 
   private constructor(parts: CrlParts) {
@@ -114,22 +131,38 @@ export class CrlSchedule implements Crls {
         waiting: undefined,
         timer: undefined,
         trouble: undefined,
+        owing: await schedule.#owes(issuer.id, current),
+        paced: Number.NEGATIVE_INFINITY,
+        hasten: undefined,
       });
     }
     return schedule;
   }
 
-  /** Makes overdue CRLs and sets the timers of the others. */
-  start(): void {
-    for (const state of this.#states.values()) this.#plan(state);
+  /**
+   * Makes overdue CRLs and sets the timers of the others.
+   *
+   * @returns When the overdue ones are made, or have failed and will be tried again.
+   */
+  async start(): Promise<void> {
+    const states = [...this.#states.values()];
+    for (const state of states) this.#plan(state);
+    await Promise.allSettled(states.flatMap(({ running }) => running ?? []));
   }
 
-  /** Ends the timers and waits for the run under way. */
+  /** From now on no CRL waits for more revocations to share it: those who wait for it want to end. */
+  hurry(): void {
+    this.#hurried = true;
+    for (const { hasten } of this.#states.values()) hasten?.();
+  }
+
+  /** Ends the timers and makes what has been asked for: a revocation does not wait for the next start. */
   async stop(): Promise<void> {
+    this.hurry();
     this.#stopped = true;
     for (const state of this.#states.values()) {
       clearTimeout(state.timer);
-      await state.running?.catch(() => undefined);
+      await (state.waiting ?? state.running)?.catch(() => undefined);
     }
   }
 
@@ -141,10 +174,11 @@ export class CrlSchedule implements Crls {
     return state.current;
   }
 
-  /** For /readyz: by issuer, the trouble of the last run and when the published CRL ends. */
-  troubles(): { issuer: string; trouble?: string; nextUpdate?: Date }[] {
+  /** For /readyz: by issuer, the trouble of the last run, when the published CRL ends, whether its successor is late. */
+  troubles(): { issuer: string; overdue: boolean; trouble?: string; nextUpdate?: Date }[] {
     return [...this.#states.values()].map(({ issuer, current, trouble }) => ({
       issuer: issuer.id,
+      overdue: current !== undefined && regularlyDue(current) <= this.#parts.now().getTime(),
       ...(trouble === undefined ? {} : { trouble }),
       ...(current === undefined ? {} : { nextUpdate: current.nextUpdate }),
     }));
@@ -158,7 +192,7 @@ export class CrlSchedule implements Crls {
         "operators ask for CRLs; revoking makes one by itself",
       );
     }
-    return this.#request(state, actorOf(caller));
+    return this.#request(state, actorOf(caller), 0);
   }
 
   /**
@@ -167,7 +201,9 @@ export class CrlSchedule implements Crls {
    * @returns The number of the CRL that carries it, or undefined if there is none within three seconds.
    */
   async revoked(issuer: string): Promise<bigint | undefined> {
-    const made = this.#request(this.#state(issuer), scheduleActor).then(
+    const state = this.#state(issuer);
+    state.owing = true;
+    const made = this.#request(state, scheduleActor, this.#pauseBefore(state)).then(
       (crl) => BigInt(crl.number),
       // The run itself has reported the failure and tries again; the revocation stands.
       () => undefined,
@@ -191,22 +227,47 @@ export class CrlSchedule implements Crls {
     return state;
   }
 
-  /** One run at a time; all who ask during a run share the next one, which sees all their revocations. */
-  #request(state: IssuerState, actor: Actor): Promise<PublishedCrl> {
-    if (state.running === undefined) return this.#run(state, actor);
-    state.waiting ??= state.running
-      .catch(() => undefined)
-      .then(() => {
-        state.waiting = undefined;
-        return this.#run(state, actor);
-      });
+  /** How long the next CRL for a revocation is to wait; it counts against the rate. */
+  #pauseBefore(state: IssuerState): number {
+    if (this.#hurried || state.waiting !== undefined) return 0; // that one carries it
+    const now = this.#parts.now().getTime();
+    const allowance = (BURST - 1) * PAUSE_MILLISECONDS;
+    // A clock that was set back must not keep revocations waiting.
+    const paced = Math.min(Math.max(state.paced, now), now + allowance + PAUSE_MILLISECONDS);
+    state.paced = paced + PAUSE_MILLISECONDS;
+    return Math.max(0, paced - allowance - now);
+  }
+
+  /**
+   * One run at a time; all who ask during a run, or during the pause before one, share the next one, which sees all
+   * their revocations.
+   */
+  #request(state: IssuerState, actor: Actor, pause: number): Promise<PublishedCrl> {
+    if (this.#stopped) {
+      return Promise.reject(new CountersignError("service-stopping", "the service is stopping"));
+    }
+    if (state.waiting !== undefined) {
+      if (actor !== scheduleActor) state.hasten?.(); // a person
+      return state.waiting;
+    }
+    if (state.running === undefined && pause === 0) return this.#run(state, actor);
+    const paused = new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, pause).unref();
+      state.hasten = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    state.waiting = Promise.all([state.running?.catch(() => undefined), paused]).then(() => {
+      state.waiting = undefined;
+      state.hasten = undefined;
+      return this.#run(state, actor);
+    });
     return state.waiting;
   }
 
   #run(state: IssuerState, actor: Actor): Promise<PublishedCrl> {
-    if (this.#stopped) {
-      return Promise.reject(new CountersignError("service-stopping", "the service is stopping"));
-    }
+    state.owing = false; // what is recorded from here on asks for the next run
     const run = this.#make(state, actor).then(
       (crl) => {
         state.current = crl;
@@ -217,10 +278,10 @@ export class CrlSchedule implements Crls {
         return crl;
       },
       (error: unknown) => {
-        state.trouble = error instanceof Error ? error.message : String(error);
+        state.trouble = publicReason(error);
         state.running = undefined;
         this.#parts.failed(state.issuer.id, error);
-        this.#later(state, RETRY_MILLISECONDS);
+        this.#later(state, RETRY_MILLISECONDS, () => this.#begin(state));
         throw error;
       },
     );
@@ -228,23 +289,27 @@ export class CrlSchedule implements Crls {
     return run;
   }
 
-  /** Sets the timer for the next regular CRL; an overdue one is made at once. */
+  /** An overdue CRL is made at once; for the next regular one the clock is read again and again. */
   #plan(state: IssuerState): void {
-    const due =
-      state.current === undefined || state.current.number !== state.predecessor?.number
+    const { current, predecessor, owing } = state;
+    const overdue =
+      current === undefined || current.number !== predecessor?.number || owing
         ? 0
-        : state.current.thisUpdate.getTime() + CRL_INTERVAL_SECONDS * 1000;
-    this.#later(state, Math.max(0, due - this.#parts.now().getTime()));
+        : regularlyDue(current) - this.#parts.now().getTime();
+    if (overdue <= 0) this.#begin(state);
+    else this.#later(state, Math.min(overdue, CLOCK_MILLISECONDS), () => this.#plan(state));
   }
 
-  #later(state: IssuerState, milliseconds: number): void {
+  #begin(state: IssuerState): void {
+    if (state.running !== undefined || state.waiting !== undefined) return; // that one plans the next
+    // `#run` has told `failed` and set the next try.
+    this.#request(state, scheduleActor, 0).catch(() => undefined);
+  }
+
+  #later(state: IssuerState, milliseconds: number, then: () => void): void {
     clearTimeout(state.timer);
     if (this.#stopped) return;
-    state.timer = setTimeout(() => {
-      // `#run` has told `failed` and set the next try.
-      this.#request(state, scheduleActor).catch(() => undefined);
-    }, milliseconds);
-    state.timer.unref();
+    state.timer = setTimeout(then, milliseconds).unref();
   }
 
   async #make(state: IssuerState, actor: Actor): Promise<PublishedCrl> {
@@ -294,9 +359,9 @@ export class CrlSchedule implements Crls {
       row: { issuer: issuer.id, keyId: issuer.keyId, number, tbsSha256, thisUpdate, nextUpdate },
     });
     // 2. The signer compares with the predecessor again and signs. A crash here leaves a CRL nobody has.
-    let signature: Uint8Array;
+    let crl: Uint8Array;
     try {
-      signature = await keeper.sign({
+      const signature = await keeper.sign({
         keyId: issuer.keyId,
         operation: "crl",
         intentIndex,
@@ -305,6 +370,8 @@ export class CrlSchedule implements Crls {
         ...(predecessor === undefined ? {} : { predecessor: predecessor.der }),
         ...(dropped.length === 0 ? {} : { dropped }),
       });
+      crl = assembleSigned(tbs, issuer.algorithm.identifier, signature);
+      refusal(issuer.gate.checkSignedCertificateList(crl, context));
     } catch (error) {
       await journal.append({
         kind: "crl-abandoned",
@@ -322,8 +389,6 @@ export class CrlSchedule implements Crls {
       });
       throw error;
     }
-    const crl = assembleSigned(tbs, issuer.algorithm.identifier, signature);
-    refusal(issuer.gate.checkSignedCertificateList(crl, context));
     // 3. The CRL is on disk before anybody fetches it. A crash here serves the one before.
     await journal.append({
       kind: "crl-done",
@@ -338,6 +403,16 @@ export class CrlSchedule implements Crls {
       crl,
     });
     return published(crl);
+  }
+
+  /** Whether a crash came between a revocation and its CRL. */
+  async #owes(issuer: string, current: PublishedCrl | undefined): Promise<boolean> {
+    if (current === undefined) return false;
+    const listed = serialNumbersOf(current.der);
+    const rows = await this.#parts.reads.revokedForCrl(issuer);
+    return rows.some(
+      ({ serialNumber, notAfter }) => notAfter >= current.thisUpdate && !listed.has(serialNumber),
+    );
   }
 
   /** The entries of the next CRL, and the certificates of those that leave it: CRL-40, CRL-41. */
@@ -393,13 +468,33 @@ function serialNumbersOf(crl: Uint8Array): Set<string> {
   return serialNumbers;
 }
 
+/**
+ * An invalidity date that no GeneralizedTime holds is left out: rows stay as they are for ever, and one must not keep
+ * all other revocations from being published.
+ */
 function entryOf(row: RevokedRecord): RevokedCertificate {
+  const { invalidityDate } = row;
   return {
     serialNumber: Buffer.from(row.serialNumber, "hex"),
     revocationDate: row.revocationDate,
     reason: row.reason as CrlReason,
-    ...(row.invalidityDate === null ? {} : { invalidityDate: row.invalidityDate }),
+    ...(invalidityDate === null || !isEncodable(invalidityDate) ? {} : { invalidityDate }),
   };
+}
+
+/** What `x509/der.ts` writes: the years 1950 to 9999. */
+function isEncodable(date: Date): boolean {
+  const year = date.getUTCFullYear();
+  return year >= 1950 && year <= 9999; // NaN is neither
+}
+
+/** Of a failure, what strangers may read: others' messages may hold paths and SQL. */
+export function publicReason(error: unknown): string {
+  return error instanceof CountersignError ? `${error.code}: ${error.message}` : "internal";
+}
+
+function regularlyDue({ thisUpdate }: PublishedCrl): number {
+  return thisUpdate.getTime() + CRL_INTERVAL_SECONDS * 1000;
 }
 
 function published(der: Uint8Array): PublishedCrl {

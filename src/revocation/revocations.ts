@@ -1,6 +1,7 @@
 /** Revoking one certificate: RFC 5280 §5.3.1, and who may. */
 
 import { createPublicKey, verify } from "node:crypto";
+import { z } from "zod";
 import { parseCanonicalJson } from "../audit/canonical-json.ts";
 import { digestOf } from "../audit/digest.ts";
 import { encodeEntry, type Actor } from "../audit/entry.ts";
@@ -28,6 +29,8 @@ export interface RevokeCommand {
   readonly issuer: string;
   readonly serialNumber: string;
   readonly reason: CrlReason;
+  /** When the certificate became worthless, RFC 5280 §5.3.2: not before it began, and not later than now. A fraction
+   *  of a second is dropped, as a CRL has none. */
   readonly invalidityDate?: Date;
   readonly requestId: string;
 }
@@ -47,8 +50,8 @@ export interface RevocationAnswer {
 
 export interface Revocations {
   /**
-   * @throws CountersignError `certificate-unknown`, `forbidden`, `reason-refused`, `revocation-conflict`,
-   *   `statement-malformed`, `statement-stale`, `signature-invalid`, `log-unavailable`.
+   * @throws CountersignError `certificate-unknown`, `certificate-expired`, `forbidden`, `reason-refused`,
+   *   `request-malformed` for an invalidityDate, `revocation-conflict`, `statement-malformed`, `statement-stale`, `signature-invalid`, `log-unavailable`.
    */
   revoke(command: RevokeCommand): Promise<RevocationAnswer>;
 }
@@ -93,7 +96,7 @@ export function createRevocations(parts: RevocationParts): Revocations {
         `issuer ${issuer.id} has no certificate with serial number ${command.serialNumber}`,
       );
     }
-    const actor = authorise(command, row, now());
+    const { actor, invalidityDate } = authorise(command, row, now());
     const before = await reads.revocation(issuer.id, command.serialNumber);
     if (before !== undefined) {
       if (before.reason !== command.reason) {
@@ -120,7 +123,7 @@ export function createRevocations(parts: RevocationParts): Revocations {
       serialNumber: command.serialNumber,
       reason: command.reason,
       revocationDate: wholeSeconds(at),
-      invalidityDate: command.invalidityDate ?? null,
+      invalidityDate,
       requestedBy: actor.id,
       notAfter: row.notAfter,
     };
@@ -193,8 +196,13 @@ function answer(
   };
 }
 
+interface Authorised {
+  readonly actor: Actor;
+  readonly invalidityDate: Date | null;
+}
+
 /** Decides whether this caller may revoke this certificate with this reason. */
-function authorise(command: RevokeCommand, row: StoredCertificate, now: Date): Actor {
+function authorise(command: RevokeCommand, row: StoredCertificate, now: Date): Authorised {
   const { caller, reason } = command;
   const allowed = caller.kind === "operator" ? operators : everybody;
   if (row.kind !== "leaf") {
@@ -203,30 +211,48 @@ function authorise(command: RevokeCommand, row: StoredCertificate, now: Date): A
       "a CA certificate is revoked in a ceremony of its issuer, not here",
     );
   }
-  const actor = actorFor(command, row, now);
+  const { actor, asked } =
+    caller.kind === "possession"
+      ? provePossession(command, caller, row, now)
+      : { actor: actorFor(caller, row), asked: command.invalidityDate };
   if (!allowed.includes(reason)) {
     throw new CountersignError(
       "reason-refused",
       `reason ${reason} is not offered to this caller; choose one of ${allowed.join(", ")}`,
     );
   }
-  if (command.invalidityDate !== undefined && command.invalidityDate > now) {
-    throw new CountersignError("request-malformed", "invalidityDate lies in the future");
-  }
-  return actor;
+  return { actor, invalidityDate: asked === undefined ? null : checkInvalidity(asked, row, now) };
 }
 
-function actorFor(command: RevokeCommand, row: StoredCertificate, now: Date): Actor {
-  const { caller } = command;
+/** A revocation is never taken back: a date that no CRL can carry would keep the issuer from making any. */
+function checkInvalidity(asked: Date, row: StoredCertificate, now: Date): Date {
+  if (asked > now) {
+    throw new CountersignError("request-malformed", "invalidityDate lies in the future");
+  }
+  if (!(asked >= row.notBefore)) {
+    throw new CountersignError(
+      "request-malformed",
+      `invalidityDate lies before the certificate began, ${row.notBefore.toISOString()}`,
+    );
+  }
+  return wholeSeconds(asked);
+}
+
+function actorFor(caller: Caller, row: StoredCertificate): Actor {
   switch (caller.kind) {
     case "operator":
       return actorOf(caller);
-    case "requester":
-      if (caller.requester.revoke === "any" || row.requester === caller.id) return actorOf(caller);
+    case "requester": {
+      const { revoke, issuers } = caller.requester;
+      const any = revoke === "any" && issuers.includes(row.issuer);
+      if (any || row.requester === caller.id) return actorOf(caller);
       throw new CountersignError(
         "forbidden",
-        "this requester may revoke only the certificates it asked for",
+        revoke === "any"
+          ? "this requester may revoke only certificates of its issuers and those it asked for"
+          : "this requester may revoke only the certificates it asked for",
       );
+    }
     case "certificate":
       if (caller.issuer === row.issuer && caller.serialNumber === row.serialNumber) {
         return actorOf(caller);
@@ -235,52 +261,53 @@ function actorFor(command: RevokeCommand, row: StoredCertificate, now: Date): Ac
         "forbidden",
         "the certificate of this connection is not the one to revoke",
       );
-    case "possession":
-      return provePossession(command, caller, row, now);
   }
 }
 
+/** RFC 3339, UTC, as `Date` writes it, or with whole seconds. */
+const utcTime = z.iso.datetime().regex(/T\d\d:\d\d:\d\d(?:\.\d{1,3})?Z$/);
+
 /** What the holder of a certificate's key signs: closed, canonical JSON. */
+const possessionStatement = z.strictObject({
+  type: z.literal("countersign/revocation/v1"),
+  /** `sha256:<hex>` of the DER. */
+  certificate: z.string(),
+  reason: z.string(),
+  at: utcTime,
+  invalidityDate: utcTime.exactOptional(),
+});
+
 function provePossession(
   command: RevokeCommand,
   proof: Possession,
   row: StoredCertificate,
   now: Date,
-): Actor {
+): { actor: Actor; asked: Date | undefined } {
   if (row.certificate === null) {
     throw new CountersignError("forbidden", "this serial number was never handed out");
   }
   const sha256 = digestOf(row.certificate);
-  let statement: unknown;
-  try {
-    statement = parseCanonicalJson(proof.statement);
-  } catch (error) {
-    throw new CountersignError("statement-malformed", "the statement is not canonical JSON", {
-      cause: error,
-    });
-  }
-  const fields = statement as Record<string, unknown> | null;
+  const statement = readPossession(proof.statement);
   if (
-    typeof fields !== "object" ||
-    fields === null ||
-    Object.keys(fields).join() !== "at,certificate,reason,type" ||
-    fields["type"] !== "countersign/revocation/v1" ||
-    typeof fields["at"] !== "string"
-  ) {
-    throw new CountersignError(
-      "statement-malformed",
-      'expected {"at":"<RFC 3339>","certificate":"sha256:<hex>","reason":"<reason>","type":"countersign/revocation/v1"}',
-    );
-  }
-  const at = Date.parse(fields["at"]);
-  if (
-    fields["certificate"] !== sha256 ||
-    fields["reason"] !== command.reason ||
-    !(Math.abs(now.getTime() - at) <= POSSESSION_MILLISECONDS)
+    statement.certificate !== sha256 ||
+    statement.reason !== command.reason ||
+    Math.abs(now.getTime() - Date.parse(statement.at)) > POSSESSION_MILLISECONDS
   ) {
     throw new CountersignError(
       "statement-stale",
       "the statement is about another certificate or reason, or more than five minutes old",
+    );
+  }
+  const asked =
+    statement.invalidityDate === undefined ? undefined : new Date(statement.invalidityDate);
+  // Beside the statement it would be the word of whoever carried the statement here.
+  if (
+    command.invalidityDate !== undefined &&
+    command.invalidityDate.getTime() !== asked?.getTime()
+  ) {
+    throw new CountersignError(
+      "request-malformed",
+      "invalidityDate is not the one in the signed statement: with a proof it stands there",
     );
   }
   const key = createPublicKey({
@@ -303,5 +330,25 @@ function provePossession(
       "the signature was not made by the certificate's private key",
     );
   }
-  return { kind: "certificate", id: sha256, via: "possession" };
+  return { actor: { kind: "certificate", id: sha256, via: "possession" }, asked };
+}
+
+/** @throws CountersignError `statement-malformed`. */
+function readPossession(octets: Uint8Array): z.infer<typeof possessionStatement> {
+  let json: unknown;
+  try {
+    json = parseCanonicalJson(octets);
+  } catch (error) {
+    throw new CountersignError("statement-malformed", "the statement is not canonical JSON", {
+      cause: error,
+    });
+  }
+  const read = possessionStatement.safeParse(json);
+  if (read.success) return read.data;
+  throw new CountersignError(
+    "statement-malformed",
+    'expected {"at":"<RFC 3339, UTC>","certificate":"sha256:<hex>","reason":"<reason>","type":"countersign/revocation/v1"}, ' +
+      'and "invalidityDate":"<RFC 3339, UTC>" where one is given',
+    { cause: read.error },
+  );
 }

@@ -168,12 +168,11 @@ function readEntryExtensions(
 ): Pick<RevokedCertificate, "reason" | "invalidityDate"> {
   let reason: CrlReason = "unspecified";
   let invalidityDate: Date | undefined;
-  for (const { oid, critical, value } of readExtensions(list)) {
+  for (const { oid, value } of readExtensions(list)) {
     if (oid === extensionOids.reasonCode) reason = parseReasonCode(value);
     else if (oid === extensionOids.invalidityDate) invalidityDate = parseInvalidityDate(value);
-    else if (critical) {
-      throw new DerError(`unknown critical entry extension ${oid} (CRL-38)`, list.start);
-    }
+    // A certificateIssuer would make the entry another issuer's, also where it is not critical.
+    else throw new DerError(`unknown entry extension ${oid} (CRL-38)`, list.start);
   }
   return invalidityDate === undefined ? { reason } : { reason, invalidityDate };
 }

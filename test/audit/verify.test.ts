@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { checkpointText } from "../../src/audit/checkpoint.ts";
-import { encodeEntry } from "../../src/audit/entry.ts";
+import { encodeEntry, type LogEntry } from "../../src/audit/entry.ts";
 import type { LogSource } from "../../src/audit/log-source.ts";
 import { emptyRoot } from "../../src/audit/merkle.ts";
 import { signNote } from "../../src/audit/signed-note.ts";
@@ -74,7 +74,14 @@ test("AUDIT 9.6: a whole log verifies, and without a key it is anchored in nothi
     checkpoint: { origin: "ca.example.com/audit", size: SIZE, root: log.tree.root() },
     rules: ["LOG-1", "LOG-2", "LOG-4"],
     failures: [],
-    notices: [],
+    // Nothing but the log itself is at hand.
+    notices: [
+      {
+        rule: "LOG-7",
+        position: "objects",
+        detail: expect.stringMatching(/^the bytes of 499 certificates and 0 CRLs are not beside/),
+      },
+    ],
   });
   expect(progress).toEqual([256, 512, 768, 1000]);
   expect(await verifyLog(source)).toMatchObject({ consistent: true, anchored: false });
@@ -204,7 +211,8 @@ test.for<{ name: string; change: (files: Map<string, Uint8Array>) => void; want:
       setBundle(files, 3, [...log.leaves.slice(768, 800), ...log.leaves.slice(799, 999)]),
     want: [
       ...Array.from({ length: 200 }, (_, offset) => `LOG-2 entry ${800 + offset}`),
-      // Each result now names the entry before its intent.
+      // The intent that is there twice; and each result now names the entry before its intent.
+      "LOG-7 entry 800",
       ...Array.from({ length: 99 }, (_, pair) => `LOG-7 entry ${803 + 2 * pair}`),
     ],
   },
@@ -271,6 +279,7 @@ test("ST-72: an entry and a tile above it changed are both named", async () => {
     "LOG-2 entry 9",
     "LOG-2 tile/1/000.p/3 hash 1",
     "LOG-7 entry 10",
+    "LOG-7 entry 11",
   ]);
 });
 
@@ -348,7 +357,7 @@ test("AUDIT 9.6 rule 3: a changed entry does not make the log look rewritten", a
     },
     { key, since: logOf(700).checkpoint() },
   );
-  expect(positions(report)).toEqual(["LOG-2 entry 9", "LOG-7 entry 10"]);
+  expect(positions(report)).toEqual(["LOG-2 entry 9", "LOG-7 entry 10", "LOG-7 entry 11"]);
 });
 
 test("AUDIT 9.6 rule 4: a leaf that is not canonical, or of an unknown type, is named", async () => {
@@ -395,6 +404,147 @@ test("AUDIT 9.6 rule 10: a certificate is logged, only intended, or not logged",
   );
   expect(report.rules).toContain("LOG-10");
   expect(report.failures[1]!.detail).toBe("it is NOT logged");
+});
+
+const keyId = "6feecc8c16c5551d9feb3eb5f77e2da773bf68bd9ef9c52927ceb2c86e56892b";
+const digest = sha256(Buffer.from("any"));
+const at = new Date(0);
+const actor = { kind: "service", id: "ca.example.com" } as const;
+const subject = { issuer: "issuing", keyId, serialNumber: "05" };
+const crlSubject = { issuer: "issuing", keyId };
+type Intent = LogEntry & { type: "sign.intent" };
+const intent: Intent = {
+  type: "sign.intent",
+  at,
+  actor,
+  subject,
+  data: { operation: "certificate", tbs: digest, profile: "server" },
+};
+const crlIntent: Intent = {
+  type: "sign.intent",
+  at,
+  actor,
+  subject: crlSubject,
+  data: { operation: "crl", tbs: digest, number: "1" },
+};
+const done: LogEntry = {
+  type: "sign.done",
+  at,
+  actor,
+  subject,
+  data: { intent: 0, certificate: digest },
+};
+const abandoned: LogEntry = {
+  type: "sign.abandoned",
+  at,
+  actor,
+  subject,
+  data: { intent: 0, reason: "crash" },
+};
+
+test.for<{ name: string; entries: readonly LogEntry[]; want: readonly string[] }>([
+  { name: "a result", entries: [intent, done], want: [] },
+  { name: "an intent given up", entries: [intent, abandoned], want: [] },
+  {
+    name: "a CRL",
+    entries: [
+      crlIntent,
+      { ...done, subject: crlSubject, data: { intent: 0, crl: digest, number: "1" } },
+    ],
+    want: [],
+  },
+  {
+    name: "a result of no intent",
+    entries: [
+      { ...intent, type: "sign.refused", subject: { issuer: "x" }, data: { code: "x" } },
+      done,
+    ],
+    want: ["entry 1: sign.done of entry 0, which is no open sign.intent"],
+  },
+  {
+    name: "a result before its intent",
+    entries: [{ ...done, data: { intent: 1, certificate: digest } }, intent],
+    want: ["entry 0: sign.done of entry 1, which is no open sign.intent"],
+  },
+  {
+    name: "a second result",
+    entries: [intent, done, done],
+    want: ["entry 2: sign.done of entry 0, which is no open sign.intent"],
+  },
+  {
+    name: "a result of what was given up",
+    entries: [intent, abandoned, done],
+    want: ["entry 2: sign.done of entry 0, which is no open sign.intent"],
+  },
+  {
+    name: "what has a result given up",
+    entries: [intent, done, abandoned],
+    want: ["entry 2: sign.abandoned of entry 0, which is no open sign.intent"],
+  },
+  ...["issuer", "keyId", "serialNumber"].map((member) => ({
+    name: `a result with another ${member}`,
+    entries: [
+      intent,
+      { ...done, subject: { ...subject, [member]: member === "keyId" ? "00".repeat(32) : "06" } },
+    ] as LogEntry[],
+    want: ["entry 1: sign.done of entry 0 has another subject"],
+  })),
+  {
+    name: "another serial number given up",
+    entries: [intent, { ...abandoned, subject: { ...subject, serialNumber: "06" } }],
+    want: ["entry 1: sign.abandoned of entry 0 has another subject"],
+  },
+  {
+    name: "a CRL as the result of a certificate",
+    entries: [intent, { ...done, data: { intent: 0, crl: digest } }],
+    want: ["entry 1: it is not the result of a certificate"],
+  },
+  {
+    name: "a certificate as the result of a CRL",
+    entries: [crlIntent, { ...done, subject: crlSubject }],
+    want: ["entry 1: it is not the result of a crl"],
+  },
+  {
+    name: "both as the result of a certificate",
+    entries: [intent, { ...done, data: { intent: 0, certificate: digest, crl: digest } }],
+    want: ["entry 1: it is not the result of a certificate"],
+  },
+  {
+    name: "neither as the result of a CRL",
+    entries: [crlIntent, { ...done, subject: crlSubject, data: { intent: 0 } }],
+    want: ["entry 1: it is not the result of a crl"],
+  },
+  {
+    name: "a serial number intended twice",
+    entries: [intent, abandoned, intent],
+    want: ["entry 2: an entry before it is of the same key and serial number, 05"],
+  },
+  {
+    name: "a serial number intended twice under another issuer's name",
+    entries: [intent, { ...intent, subject: { ...subject, issuer: "other" } }],
+    want: ["entry 1: an entry before it is of the same key and serial number, 05"],
+  },
+  {
+    name: "a serial number of two keys, and two that differ by their length",
+    entries: [
+      intent,
+      { ...intent, subject: { ...subject, keyId: "00".repeat(32) } },
+      { ...intent, subject: { ...subject, serialNumber: "0105" } },
+      { ...intent, subject: { ...subject, serialNumber: "0005" } },
+    ],
+    want: [],
+  },
+  {
+    name: "a certificate without a serial number",
+    entries: [{ ...intent, subject: crlSubject }],
+    want: ["entry 0: this sign.intent of a certificate has no serial number"],
+  },
+])("AUDIT 9.6 rule 7: $name", async ({ entries, want }) => {
+  const crafted = new MemoryLog();
+  crafted.append(entries.map(encodeEntry));
+  const { failures } = await verifyLog(sourceOf(filesOf(crafted)), { key });
+  expect(failures.map(({ position, detail }) => `${position}: ${detail}`)).toEqual(want);
+  expect(failures.every(({ rule }) => rule === "LOG-7")).toBe(true);
 });
 
 test("a key that is none is the caller's mistake", async () => {

@@ -5,6 +5,7 @@ import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { beforeAll, expect, test } from "vitest";
 import { encodeEntry } from "../../src/audit/entry.ts";
 import { exportLog } from "../../src/audit/log-directory.ts";
+import { IssuedLog, makeLogDatabase, runSql, tamper } from "../support/log-database.ts";
 import { MemoryLog } from "../support/log.ts";
 import { countersign, folder, openssl, path, write } from "./command.ts";
 
@@ -20,6 +21,7 @@ interface Report {
   readonly anchored: boolean;
   readonly failures: { rule: string; position: string; detail: string }[];
   readonly certificates: { verdict: string }[];
+  readonly rules: string[];
 }
 
 function entry(index: number): Uint8Array {
@@ -204,6 +206,33 @@ test("LOG-10: a certificate that is in the log, and one that is not", async () =
   expect(stranger.report.certificates).toEqual([
     expect.objectContaining({ verdict: "not-logged" }),
   ]);
+});
+
+test("a copy without certificates says that it could not check them", async () => {
+  const run = await countersign(["verify", "log", "--key", key]);
+  expect(run.status).toBe(0);
+  expect(run.stdout).toContain("note: LOG-7 objects: the bytes of 1 certificates and 0 CRLs");
+});
+
+test("LOG-11: a database alone, its own log, whole and tampered with", async () => {
+  const issued = new IssuedLog().fill(9);
+  const small = new MemoryLog(ORIGIN);
+  small.append(issued.leaves);
+  await makeLogDatabase(path("service.db"), small, issued.objects);
+  const whole = await verify("--database", "service.db", "--key", key);
+  expect(whole.report.failures).toEqual([]);
+  expect(whole).toMatchObject({
+    status: 0,
+    report: { consistent: true, anchored: true, rules: ["LOG-1", "LOG-2", "LOG-4", "LOG-11"] },
+  });
+  tamper(path("service.db"), "UPDATE issued_certificate SET not_after = 1 WHERE idx = 5");
+  runSql(path("service.db"), "DROP TRIGGER revocation_kept");
+  const run = await countersign(["verify", "--database", "service.db", "--key", key]);
+  expect(run.status).toBe(1);
+  expect(run.stdout).toContain("LOG-11 failed: trigger revocation_kept: it is missing");
+  expect(run.stdout).toMatch(
+    /LOG-11 failed: issued_certificate issuing\/\w+: it is not what the certificate says: not_after/,
+  );
 });
 
 test("a folder without a log, and a folder that is not there", async () => {

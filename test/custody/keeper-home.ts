@@ -23,7 +23,7 @@ import {
 } from "../../src/custody/token/spawn-make-token.ts";
 import { parsePolicy } from "../../src/policy/document.ts";
 import { buildTbsCertList, type RevokedCertificate } from "../../src/x509/certificate-list.ts";
-import { assembleCertificate } from "../../src/x509/certificate.ts";
+import { assembleCertificate, parseTbsCertificate } from "../../src/x509/certificate.ts";
 import {
   buildTbsCertificate,
   certificateTemplate,
@@ -283,8 +283,10 @@ export interface IntentChange {
   readonly tbs?: Uint8Array;
   readonly operation?: "certificate" | "crl";
   readonly profile?: string;
-  readonly policy?: string;
-  readonly serialNumber?: string;
+  readonly policy?: string | null;
+  /** That of the certificate if it is left out; null for none. */
+  readonly serialNumber?: string | null;
+  readonly number?: string;
 }
 
 /** The leaf of an intent for these bytes. */
@@ -293,7 +295,11 @@ export function intentFor(
   tbs: Uint8Array,
   change: IntentChange = {},
 ): Uint8Array {
-  const operation = change.operation ?? "certificate";
+  const { operation = "certificate", policy = grantedPolicy, number } = change;
+  const serialNumber =
+    change.serialNumber === undefined && operation === "certificate"
+      ? serialNumberIn(tbs)
+      : change.serialNumber;
   return encodeEntry({
     type: "sign.intent",
     at: new Date(),
@@ -301,15 +307,25 @@ export function intentFor(
     subject: {
       issuer: "issuing",
       keyId: change.keyId ?? home.keyId,
-      ...(change.serialNumber === undefined ? {} : { serialNumber: change.serialNumber }),
+      ...(typeof serialNumber === "string" ? { serialNumber } : {}),
     },
     data: {
       operation,
       tbs: digestOf(change.tbs ?? tbs),
-      policy: change.policy ?? grantedPolicy,
+      ...(policy === null ? {} : { policy }),
+      ...(number === undefined ? {} : { number }),
       ...(operation === "certificate" ? { profile: change.profile ?? "server" } : {}),
     },
   });
+}
+
+/** undefined for what is no certificate. */
+function serialNumberIn(tbs: Uint8Array): string | undefined {
+  try {
+    return Buffer.from(parseTbsCertificate(tbs).serialNumber).toString("hex");
+  } catch {
+    return undefined;
+  }
 }
 
 let leafKey: KeyObject | undefined;

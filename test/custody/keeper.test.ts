@@ -447,9 +447,6 @@ test("a requester that an operator adds may have what it was given, from then on
   await keeper.close();
 
   const again = await start();
-  await expect(logAndSign(home, again, log, tbs(), { actor })).rejects.toEqual(
-    refused("requester-unknown"),
-  );
   await again.requesters([{ statement: added, signature }]);
   await expect(logAndSign(home, again, log, tbs(), { actor })).resolves.toBeInstanceOf(Uint8Array);
   const removed = statement({
@@ -483,6 +480,30 @@ test.for<{
   },
   { name: "of a stranger", change: { operator: "mallory" }, code: "signature-invalid" },
   { name: "with an extra field", change: { until: "tomorrow" }, code: "statement-malformed" },
+  {
+    name: "with a head that never was",
+    change: { log: { size: 1, root: "AAAA" } },
+    code: "statement-stale",
+  },
+  {
+    name: "with a head of later",
+    change: { log: { size: 9, root: "AAAA" } },
+    code: "statement-stale",
+  },
+  {
+    name: "for an issuer that the policy does not have",
+    change: {
+      requester: {
+        name: "pipeline",
+        credentials: [],
+        issuers: ["nowhere"],
+        profiles: ["server"],
+        names: {},
+        revoke: "own",
+      },
+    },
+    code: "policy-invalid",
+  },
 ])(
   "a requester statement $name is refused",
   async ({ change, namespace = requesterNamespace, code }) => {
@@ -535,6 +556,43 @@ test("ST-73: statements about requesters that end before those the keeper took a
   const third = requesterStatement(log, { sequence: 3, previous: digestOf(second) });
   await again.requesters([first, second, third].map(signed)); // written, but the keeper had not heard of it
   expect((await again.status()).requesterSequence).toBe(3);
+});
+
+test("until the statements about requesters are shown, a restarted keeper has CRLs signed and no certificates", async () => {
+  const { keeper, log } = await startNew();
+  const added = requesterStatement(log);
+  const removed = statement({
+    type: "countersign/requester/v1",
+    operator: "alice",
+    at: "2026-11-21T20:03:00Z",
+    sequence: 2,
+    previous: digestOf(added),
+    log: log.head,
+    action: "remove",
+    name: "web", // which the policy file has
+  });
+  const shown = [added, removed].map((octets) => ({
+    statement: octets,
+    signature: home.signed(requesterNamespace, octets),
+  }));
+  for (const { statement: octets, signature } of shown) await keeper.requester(octets, signature);
+  await keeper.close();
+
+  const again = await start();
+  const byWeb = (): Promise<Uint8Array> => logAndSign(home, again, log, leafTbs(home));
+  await expect(byWeb()).rejects.toEqual(refused("rolled-back", /not shown/));
+  await expect(again.requesters(shown.slice(0, 1))).rejects.toEqual(refused("rolled-back"));
+  await expect(byWeb()).rejects.toEqual(refused("rolled-back", /not shown/));
+  const third = requesterStatement(log, { sequence: 3, previous: digestOf(removed) });
+  await expect(
+    again.requester(third, home.signed(requesterNamespace, third)),
+    "nor is one taken before they are shown",
+  ).rejects.toEqual(refused("rolled-back", /not shown/));
+  await expect(
+    logAndSign(home, again, log, crlTbs(home, 1n), { operation: "crl" }),
+  ).resolves.toBeInstanceOf(Uint8Array);
+  await again.requesters(shown);
+  await expect(byWeb()).rejects.toEqual(refused("requester-unknown"));
 });
 
 test("statements that the keeper has not taken are verified when they are shown", async () => {

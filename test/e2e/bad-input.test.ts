@@ -197,21 +197,21 @@ const rows: readonly Row[] = [
     ask: () => post(names("web\0.example.test")),
     status: 422,
     code: "name-malformed",
-    says: { reason: "control-character" },
+    says: { reason: "control-character", rule: "SRV-04" },
   },
   {
     name: "a name with an underscore",
     ask: () => post(names("a_b.example.test")),
     status: 422,
     code: "name-malformed",
-    says: { reason: "not-ldh" },
+    says: { reason: "not-ldh", rule: "SRV-04" },
   },
   {
     name: "a name with a trailing dot",
     ask: () => post(names("web.example.test.")),
     status: 422,
     code: "name-malformed",
-    says: { reason: "trailing-dot" },
+    says: { reason: "trailing-dot", rule: "SRV-04" },
   },
   { name: "the name *.", ask: () => post(names("*.")), status: 422, code: "name-malformed" },
   { name: "the name *.*.x", ask: () => post(names("*.*.x")), status: 422, code: "name-malformed" },
@@ -234,12 +234,14 @@ const rows: readonly Row[] = [
     ask: () => post(names(...Array.from({ length: 101 }, (_, index) => `n${index}.example.test`))),
     status: 422,
     code: "names-too-many",
+    says: { rule: "SRV-16" },
   },
   {
     name: "a name twice (SRV-16)",
     ask: () => post(names("web.example.test", "WEB.example.test")),
     status: 422,
     code: "name-repeated",
+    says: { rule: "SRV-16" },
   },
   {
     name: "one bad name among good ones",
@@ -376,6 +378,27 @@ test("a second revocation with another reason is refused, the same one is repeat
     reason: "superseded",
   });
   expect((await revoke("nonsense")).json()).toMatchObject({ type: "/problems/request-malformed" });
+});
+
+test("an invalidityDate that no CRL can carry is refused, and the issuer goes on making CRLs", async () => {
+  const issued = (await post(good())).json<{ serialNumber: string }>();
+  const path = `${CERTIFICATES}/${issued.serialNumber}/revocation`;
+  for (const invalidityDate of [
+    "1000-01-01T00:00:00Z",
+    "0000-01-01T00:00:00+23:59",
+    "1949-12-31T23:59:59Z",
+    "9999-12-31T23:59:59Z",
+  ]) {
+    const answer = await service.send(
+      path,
+      { reason: "superseded", invalidityDate },
+      { method: "PUT" },
+    );
+    expect(answer.status, invalidityDate).toBe(400);
+    expect(answer.json()).toMatchObject({ type: "/problems/request-malformed" });
+  }
+  const revoked = await service.send(path, { reason: "superseded" }, { method: "PUT" });
+  expect(revoked.json()).toMatchObject({ visible: { crlNumber: expect.any(String) } });
 });
 
 test("reasons that are not the subscriber's to give are refused", async () => {

@@ -1,28 +1,66 @@
 import { randomBytes } from "node:crypto";
 import { expect, test } from "vitest";
-import { checkRoot, compileGate, refusal, type Gate } from "../../src/gate/gate.ts";
+import { checkRoot, compileGate, refusal, type Gate, type GateParts } from "../../src/gate/gate.ts";
+import { compilePolicy } from "../../src/policy/decide.ts";
+import { parsePolicy } from "../../src/policy/document.ts";
 import { buildTbsCertList, type RevokedCertificate } from "../../src/x509/certificate-list.ts";
 import {
   buildTbsCertificate,
   certificateTemplate,
   type CertificateFields,
 } from "../../src/x509/certificate-template.ts";
+import {
+  DerReader,
+  element,
+  encodingOf,
+  integer,
+  objectIdentifier,
+  sequence,
+  Tag,
+  type DerElement,
+} from "../../src/x509/der.ts";
+import {
+  encodeDistributionPoint,
+  encodeExtension,
+  encodeExtKeyUsage,
+  encodeKeyUsage,
+} from "../../src/x509/extension.ts";
+import { readIssuer } from "../../src/x509/issuer.ts";
 import { emptyName, encodeName } from "../../src/x509/name.ts";
-import { extKeyUsageOids } from "../../src/x509/oid.ts";
+import { accessMethodOids, extensionOids, extKeyUsageOids } from "../../src/x509/oid.ts";
 import { serialNumberFrom } from "../../src/x509/serial-number.ts";
 import { assembleSigned } from "../../src/x509/signed.ts";
 import { parseCertificate } from "../../src/x509/certificate.ts";
-import { DAY, softwareCa, softwareKey, testPolicy } from "../support/software-ca.ts";
+import { DAY, softwareCa, softwareKey, testPolicy, testRequester } from "../support/software-ca.ts";
 
 const now = new Date("2026-11-21T12:00:00Z");
 const ca = softwareCa(now);
 const leafKey = softwareKey("P-256");
-const gate: Gate = compileGate({
+const rsaKey = softwareKey("RSA-2048");
+const gateParts: GateParts = {
   issuer: "issuing",
   certificate: ca.issuing,
   chain: [ca.root],
   policy: testPolicy(),
   caKeys: new Set([ca.rootKey.keyId, ca.issuingKey.keyId]),
+};
+const gate: Gate = compileGate(gateParts);
+const peerGate: Gate = compileGate({
+  ...gateParts,
+  policy: compilePolicy(
+    parsePolicy(
+      `version: 1
+issuers:
+  issuing: { profiles: [server, client, peer], names: { dns: { allow: ["subdomains:example.test"] }, ip: { allow: ["10.0.0.0/8"] } } }
+profiles:
+  server: { kind: server, lifetime: { default: 30d, maximum: 90d }, keyTypes: [P-256, RSA-2048] }
+  client: { kind: client, lifetime: { default: 30d, maximum: 90d }, keyTypes: [P-256] }
+  peer: { kind: peer, lifetime: { default: 30d, maximum: 90d }, keyTypes: [P-256] }
+`,
+      "policy.yaml",
+    ),
+    [{ ...testRequester, profiles: ["server", "client", "peer"] }],
+  ),
 });
 
 interface Leaf {
@@ -146,6 +184,257 @@ test.for([
   expect(gate.checkCertificate(tbs(), asked)).toMatchObject({ verdict: "refuse", ...want });
 });
 
+/** The same TBS with other extensions. */
+function withExtensions(tbs: Uint8Array, change: (list: Uint8Array[]) => Uint8Array[]): Uint8Array {
+  const fields = elementsOf(DerReader.whole(tbs, Tag.sequence));
+  const [list] = elementsOf(DerReader.whole(fields.pop()!, 0xa3));
+  const extensions = change(elementsOf(DerReader.whole(list!, Tag.sequence)));
+  return sequence(...fields, element(0xa3, sequence(...extensions)));
+}
+
+function elementsOf(outer: DerElement): Uint8Array[] {
+  const reader = DerReader.inside(outer);
+  const elements: Uint8Array[] = [];
+  while (!reader.atEnd) elements.push(encodingOf(reader.readAny()));
+  return elements;
+}
+
+const is =
+  (oid: string) =>
+  (extension: Uint8Array): boolean =>
+    Buffer.from(extension).includes(Buffer.from(objectIdentifier(oid)));
+
+const without =
+  (...oids: string[]) =>
+  (list: Uint8Array[]): Uint8Array[] =>
+    list.filter((extension) => !oids.some((oid) => is(oid)(extension)));
+
+const replacing =
+  (oid: string, value: Uint8Array, critical = false) =>
+  (list: Uint8Array[]): Uint8Array[] =>
+    list.map((extension) =>
+      is(oid)(extension) ? encodeExtension({ oid, critical, value }) : extension,
+    );
+
+const adding =
+  (oid: string, value: Uint8Array) =>
+  (list: Uint8Array[]): Uint8Array[] => [...list, encodeExtension({ oid, critical: false, value })];
+
+const purposes = extKeyUsageOids;
+const smartcardLogon = "1.3.6.1.4.1.311.20.2.2";
+
+test.for<{
+  name: string;
+  profile?: string;
+  change?: (list: Uint8Array[]) => Uint8Array[];
+  leaf?: Leaf;
+}>([
+  {
+    name: "clientAuth in a server's",
+    change: replacing(
+      extensionOids.extKeyUsage,
+      encodeExtKeyUsage([purposes.serverAuth, purposes.clientAuth]),
+    ),
+  },
+  {
+    name: "smart card logon in a server's",
+    change: replacing(
+      extensionOids.extKeyUsage,
+      encodeExtKeyUsage([purposes.serverAuth, smartcardLogon]),
+    ),
+  },
+  {
+    name: "a third purpose in a peer's",
+    profile: "peer",
+    change: replacing(
+      extensionOids.extKeyUsage,
+      encodeExtKeyUsage([purposes.serverAuth, purposes.clientAuth, smartcardLogon]),
+    ),
+  },
+  { name: "no purpose", change: without(extensionOids.extKeyUsage) },
+  {
+    name: "keyAgreement",
+    change: replacing(
+      extensionOids.keyUsage,
+      encodeKeyUsage(["digitalSignature", "keyAgreement"]),
+      true,
+    ),
+  },
+  {
+    name: "keyEncipherment with an RSA key, which the linter passes",
+    leaf: {
+      publicKey: rsaKey.info,
+      fields: { keyUsage: ["digitalSignature", "keyEncipherment"] },
+    },
+  },
+  {
+    name: "anyPolicy",
+    change: adding(
+      extensionOids.certificatePolicies,
+      sequence(sequence(objectIdentifier("2.5.29.32.0"))),
+    ),
+  },
+  { name: "a subjectKeyIdentifier", leaf: { fields: { subjectKeyIdentifier: true } } },
+  {
+    name: "an issuerAltName",
+    change: adding(extensionOids.issuerAltName, sequence(element(0x82, Buffer.from("evil.test")))),
+  },
+  { name: "no CDP", change: without(extensionOids.cRLDistributionPoints) },
+  { name: "no AIA", change: without(extensionOids.authorityInfoAccess) },
+  {
+    name: "a CDP by ldap",
+    change: replacing(
+      extensionOids.cRLDistributionPoints,
+      encodeDistributionPoint("ldap://a.example.test/crl"),
+    ),
+  },
+  {
+    name: "two CDPs",
+    change: replacing(
+      extensionOids.cRLDistributionPoints,
+      sequence(
+        ...["http://a.example.test/", "http://b.example.test/"].flatMap((url) =>
+          elementsOf(DerReader.whole(encodeDistributionPoint(url), Tag.sequence)),
+        ),
+      ),
+    ),
+  },
+  {
+    name: "an OCSP responder in the AIA",
+    change: replacing(
+      extensionOids.authorityInfoAccess,
+      sequence(
+        sequence(
+          objectIdentifier(accessMethodOids.ocsp),
+          element(0x86, Buffer.from("http://a.example.test/")),
+        ),
+      ),
+    ),
+  },
+  {
+    name: "an AKI that names another certificate too",
+    change: replacing(
+      extensionOids.authorityKeyIdentifier,
+      sequence(
+        element(0x80, readIssuer(ca.issuing).keyIdentifier),
+        element(0xa1, element(0x82, Buffer.from("evil.test"))),
+        element(0x82, Uint8Array.of(1)),
+      ),
+    ),
+  },
+])(
+  "a leaf with $name is refused: no template writes it",
+  ({ profile = "server", change, leaf }) => {
+    const fields: Partial<CertificateFields> =
+      profile === "peer" ? { extKeyUsage: [purposes.serverAuth, purposes.clientAuth] } : {};
+    const tbs = tbsOf({ ...leaf, fields: { ...fields, ...leaf?.fields } });
+    const changed = change === undefined ? tbs : withExtensions(tbs, change);
+    const decision = peerGate.checkCertificate(changed, { ...asked, profile });
+    expect(decision).toMatchObject({ verdict: "refuse", code: "lint-refused" });
+    if (leaf === undefined) {
+      expect(peerGate.checkCertificate(tbs, { ...asked, profile })).toMatchObject({
+        verdict: "allow",
+      });
+    }
+  },
+);
+
+test("where the URLs of CDP and AIA are known, a leaf has no others", () => {
+  const parts = {
+    crlUrl: "http://127.0.0.1/crl/issuing.crl",
+    caIssuersUrl: "http://127.0.0.1/ca/issuing.cer",
+  };
+  const strict = compileGate({ ...gateParts, ...parts });
+  expect(strict.checkCertificate(tbsOf(), asked)).toMatchObject({ verdict: "allow" });
+  for (const fields of [
+    { crlUrl: "http://127.0.0.1/crl/another.crl" },
+    { caIssuersUrl: "http://127.0.0.1/ca/another.cer" },
+  ]) {
+    const tbs = tbsOf({ fields });
+    expect(strict.checkCertificate(tbs, asked)).toMatchObject({ rule: "CRT-20" });
+    expect(gate.checkCertificate(tbs, asked)).toMatchObject({ verdict: "allow" });
+  }
+});
+
+const webName = { type: "CN", value: "web.example.test" } as const;
+
+test.for<{
+  name: string;
+  subject: Parameters<typeof encodeName>[0];
+  names?: Leaf["names"];
+  code: string;
+}>([
+  {
+    name: "an organization",
+    subject: [{ type: "O", value: "system:masters" }],
+    code: "name-refused",
+  },
+  {
+    name: "an organization beside a listed common name",
+    subject: [{ type: "O", value: "system:masters" }, webName],
+    code: "name-refused",
+  },
+  { name: "a unit", subject: [{ type: "OU", value: "evil.test" }], code: "name-refused" },
+  {
+    name: "a mail address",
+    subject: [{ type: "emailAddress", value: "a@example.test" }],
+    code: "name-refused",
+  },
+  { name: "a user id", subject: [{ type: "UID", value: "root" }], code: "name-refused" },
+  {
+    name: "a common name that is no SAN",
+    subject: [{ type: "CN", value: "admin" }],
+    code: "name-refused",
+  },
+  {
+    name: "a common name in other letters",
+    subject: [{ type: "CN", value: "WEB.example.test" }],
+    code: "name-refused",
+  },
+  {
+    name: "a common name and another",
+    subject: [webName, { type: "CN", value: "admin" }],
+    code: "name-refused",
+  },
+  {
+    name: "a common name without a SAN",
+    subject: [{ type: "CN", value: "admin" }],
+    names: [],
+    code: "lint-refused",
+  },
+])(
+  "a client with $name in its subject is refused: the policy has not decided on it",
+  ({ subject, names, code }) => {
+    const leaf = { subject: encodeName(subject), ...(names === undefined ? {} : { names }) };
+    const client = tbsOf({ ...leaf, fields: { extKeyUsage: [purposes.clientAuth] } });
+    const decision = gate.checkCertificate(client, { ...asked, profile: "client" });
+    expect(decision).toMatchObject({ verdict: "refuse", code });
+    expect(gate.checkCertificate(tbsOf(leaf), asked)).toMatchObject({ verdict: "refuse" });
+  },
+);
+
+test("a common name that is a SAN, octet for octet, passes in every kind", () => {
+  for (const [profile, extKeyUsage] of [
+    ["server", [purposes.serverAuth]],
+    ["client", [purposes.clientAuth]],
+    ["peer", [purposes.serverAuth, purposes.clientAuth]],
+  ] as const) {
+    for (const value of ["web.example.test", "10.0.0.1"]) {
+      const tbs = tbsOf({
+        subject: encodeName([{ type: "CN", value }]),
+        names: [
+          { kind: "dns", value: "web.example.test" },
+          { kind: "ip", value: "10.0.0.1" },
+        ],
+        fields: { extKeyUsage },
+      });
+      expect(peerGate.checkCertificate(tbs, { ...asked, profile })).toMatchObject({
+        verdict: "allow",
+      });
+    }
+  }
+});
+
 test("a key type that the profile does not take is refused", () => {
   const tbs = tbsOf({
     publicKey: softwareKey("P-384").info,
@@ -258,6 +547,66 @@ test("CRL-35: a reason that was lost on the way is found before and after signin
   expect(gate.checkSignedCertificateList(sign(lost), context)).toMatchObject({ rule: "CRL-35" });
   expect(gate.checkSignedCertificateList(sign(crlOf(5n, entries)), context)).toMatchObject({
     verdict: "allow",
+  });
+});
+
+/** The same CRL with one extension more. */
+function withCrlExtension(
+  tbs: Uint8Array,
+  oid: string,
+  critical: boolean,
+  value: Uint8Array,
+): Uint8Array {
+  const fields = elementsOf(DerReader.whole(tbs, Tag.sequence));
+  const [list] = elementsOf(DerReader.whole(fields.pop()!, 0xa0));
+  const extensions = elementsOf(DerReader.whole(list!, Tag.sequence));
+  extensions.push(encodeExtension({ oid, critical, value }));
+  return sequence(...fields, element(0xa0, sequence(...extensions)));
+}
+
+const attributeCertificatesOnly = sequence(element(0x85, Uint8Array.of(0xff)));
+
+test.for([
+  { name: "a delta CRL", oid: extensionOids.deltaCRLIndicator, critical: true, value: integer(4) },
+  {
+    name: "a CRL for attribute certificates",
+    oid: extensionOids.issuingDistributionPoint,
+    critical: true,
+    value: attributeCertificatesOnly,
+  },
+  {
+    name: "a CRL with an AIA",
+    oid: extensionOids.authorityInfoAccess,
+    critical: false,
+    value: sequence(
+      sequence(
+        objectIdentifier(accessMethodOids.caIssuers),
+        element(0x86, Buffer.from("http://a.example.test/")),
+      ),
+    ),
+  },
+  { name: "a CRL with an unknown extension", oid: "1.2.3.4", critical: false, value: integer(1) },
+])(
+  "$name is refused, before and after signing, also as the first one",
+  ({ oid, critical, value }) => {
+    const tbs = withCrlExtension(crlOf(5n, entries), oid, critical, value);
+    for (const context of [{ now }, { now, predecessor }]) {
+      expect(gate.checkCertificateList(tbs, context)).toMatchObject({ verdict: "refuse" });
+      expect(gate.checkSignedCertificateList(sign(tbs), context)).toMatchObject({
+        verdict: "refuse",
+      });
+    }
+  },
+);
+
+test("CRL-41: an entry that a delta CRL said to remove stays", () => {
+  const removed = Buffer.from(crlOf(5n, [{ ...entries[0]!, reason: "aACompromise" }]));
+  removed[removed.indexOf(Buffer.from("0a010a", "hex")) + 2] = 8; // removeFromCRL
+  const delta = sign(withCrlExtension(removed, extensionOids.deltaCRLIndicator, true, integer(4)));
+  const next = crlOf(6n, [], new Date(now.getTime() + 1000));
+  expect(gate.checkCertificateList(next, { now, predecessor: delta })).toMatchObject({
+    verdict: "refuse",
+    rule: "CRL-41",
   });
 });
 

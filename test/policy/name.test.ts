@@ -132,7 +132,7 @@ test.for<{ reason: string; texts: string[] }>([
   for (const text of texts) {
     const error = refusalOf(() => canonicalName("dns", text));
     expect(error.code, text).toBe("name-malformed");
-    expect(error.members, text).toEqual({ name: shownName(text), reason });
+    expect(error.members, text).toEqual({ name: shownName(text), reason, rule: "SRV-04" });
     expect(isCanonicalName({ kind: "dns", value: text }), text).toBe(false);
   }
 });
@@ -209,7 +209,7 @@ test.for<{ reason: string; texts: string[] }>([
   for (const text of texts) {
     const error = refusalOf(() => canonicalName("ip", text));
     expect(error.code, text).toBe("name-malformed");
-    expect(error.members, text).toEqual({ name: shownName(text), reason });
+    expect(error.members, text).toEqual({ name: shownName(text), reason, rule: "SRV-05" });
     expect(isCanonicalName({ kind: "ip", value: text }), text).toBe(false);
   }
 });
@@ -256,7 +256,7 @@ test("SRV-16: a hundred names are allowed and one more is not", () => {
   expect(canonicalNames(names)).toHaveLength(100);
   const error = refusalOf(() => canonicalNames([...names, dns("one-more.example.test")]));
   expect(error.code).toBe("names-too-many");
-  expect(error.members).toEqual({ count: 101, maximum: 100 });
+  expect(error.members).toEqual({ count: 101, maximum: 100, rule: "SRV-16" });
   // Counted before anything is read.
   expect(refusalOf(() => canonicalNames([...names, dns("\0")])).code).toBe("names-too-many");
 });
@@ -332,7 +332,7 @@ test.for<{ name: string; names: [NameKind | "email", string][]; repeated: string
 )("SRV-16: $name is refused", ({ names, repeated, reason }) => {
   const error = refusalOf(() => canonicalNames(names.map(([kind, value]) => ({ kind, value }))));
   expect(error.code).toBe("name-repeated");
-  expect(error.members).toEqual({ name: repeated, reason });
+  expect(error.members).toEqual({ name: repeated, reason, rule: "SRV-16" });
 });
 
 test("SRV-16: a wildcard covers one label, not its own host and not deeper names", () => {
@@ -345,7 +345,7 @@ test("SRV-16: a wildcard covers one label, not its own host and not deeper names
 test("DESIGN 4: one bad name among good ones refuses the whole request", () => {
   const error = refusalOf(() => canonicalNames([dns("a.test"), dns("b_b.test"), dns("c.test")]));
   expect(error.code).toBe("name-malformed");
-  expect(error.members).toEqual({ name: "b_b.test", reason: "not-ldh" });
+  expect(error.members).toEqual({ name: "b_b.test", reason: "not-ldh", rule: "SRV-04" });
 });
 
 test("names of other kinds are left for the decision to refuse", () => {

@@ -1,6 +1,5 @@
 import { expect, test } from "vitest";
 import {
-  applyRequesterStatement,
   credentialId,
   parseRequesterStatement,
   type Requester,
@@ -180,19 +179,6 @@ test.for<{ name: string; json: unknown; path: string }>([
 test("a key written in place of its digest is not repeated in the error", () => {
   const json = entryWith({ credentials: [{ kind: "api-key", sha256: "hunter2" }] });
   expect(() => parseRequesterStatement(json)).toThrow(/^(?!.*hunter2)/);
-});
-
-test("statements are applied one after the other", () => {
-  const requesters = new Map<string, Requester>([["static", { ...web, name: "static" }]]);
-  applyRequesterStatement(requesters, set);
-  expect(requesters.get("web")).toEqual(web);
-  applyRequesterStatement(requesters, { ...set, requester: { ...web, revoke: "any" } });
-  expect(requesters.get("web")!.revoke).toBe("any");
-  applyRequesterStatement(requesters, remove);
-  expect([...requesters.keys()]).toEqual(["static"]);
-  expect(() => applyRequesterStatement(requesters, remove)).toThrow(
-    expect.objectContaining({ code: "requester-unknown" }),
-  );
 });
 
 test("a credential is found by its kind and content", () => {

@@ -1,7 +1,7 @@
 /** When CRLs are made, and what is on them: a real database, a clock that the test sets, keys in this process. */
 
 import { randomBytes } from "node:crypto";
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { IssuerSet } from "../../src/issuance/issuer.ts";
 import type { SignRequest } from "../../src/issuance/keeper.ts";
 import { CrlSchedule } from "../../src/revocation/crl-schedule.ts";
@@ -24,6 +24,17 @@ import {
 
 const begin = new Date("2026-11-21T12:00:00Z");
 const operator = { kind: "operator", id: "alice", via: "session" } as const;
+
+const realSetTimeout = globalThis.setTimeout;
+
+/** For what really happens, in the database, while timers are the test's. */
+function settle(): Promise<void> {
+  return new Promise((resolve) => realSetTimeout(resolve, 30));
+}
+
+afterEach(() => {
+  vi.useRealTimers();
+});
 
 async function bench(type: SoftwareKeyType = "P-256") {
   const home = await createHome();
@@ -48,11 +59,12 @@ async function bench(type: SoftwareKeyType = "P-256") {
   const asked: SignRequest[] = [];
   let refuse: Error | undefined;
   let last: Uint8Array | undefined;
+  let otherKey: ReturnType<typeof softwareKey> | undefined;
   const keeper = {
     async sign(request: SignRequest) {
       asked.push(request);
       if (refuse !== undefined) throw refuse;
-      const signature = ca.issuingKey.sign(request.tbs);
+      const signature = (otherKey ?? ca.issuingKey).sign(request.tbs);
       last = assembleSigned(request.tbs, ca.algorithm, signature);
       return signature;
     },
@@ -86,8 +98,15 @@ async function bench(type: SoftwareKeyType = "P-256") {
     refuse(error: Error | undefined) {
       refuse = error;
     },
+    signWith(key: ReturnType<typeof softwareKey> | undefined) {
+      otherKey = key;
+    },
     /** A certificate that ends at `notAfter`, recorded and revoked. */
-    async revoked(notAfter: Date): Promise<string> {
+    async revoked(
+      notAfter: Date,
+      invalidityDate: Date | null = null,
+      revocationDate = begin,
+    ): Promise<string> {
       const serialNumber = serialNumberFrom(randomBytes(20));
       const tbs = buildTbsCertificate(
         certificateTemplate({
@@ -112,7 +131,10 @@ async function bench(type: SoftwareKeyType = "P-256") {
       await journal.append(done(index, certificate));
       const item = revocation(hex);
       if (item.kind !== "revocation") throw new TypeError("not a revocation");
-      await journal.append({ ...item, row: { ...item.row, revocationDate: begin, notAfter } });
+      await journal.append({
+        ...item,
+        row: { ...item.row, revocationDate, invalidityDate, notAfter },
+      });
       return hex;
     },
     advance(milliseconds: number) {
@@ -229,8 +251,8 @@ test("a service that was down makes the overdue CRL at its start", async () => {
   await given.schedule.stop();
   given.advance(2 * DAY);
   await given.reload();
-  given.schedule.start();
-  await expect.poll(() => given.schedule.current("issuing").number).toBe("2");
+  await given.schedule.start();
+  expect(given.schedule.current("issuing").number).toBe("2");
 });
 
 test("requesters do not ask for CRLs, and unknown issuers have none", async () => {
@@ -251,4 +273,152 @@ test("requesters do not ask for CRLs, and unknown issuers have none", async () =
   expect(() => given.schedule.current("issuing")).toThrow(
     expect.objectContaining({ code: "crl-unknown" }),
   );
+});
+
+test.for(["0001-01-01", "1949-12-31", "+010000-01-01"])(
+  "an invalidity date of %s in the database, which no CRL can carry, blocks no CRL",
+  async (date) => {
+    await using given = await bench();
+    const end = new Date(begin.getTime() + 80 * DAY);
+    const poisoned = await given.revoked(end, new Date(`${date}T00:00:00Z`));
+    const other = await given.revoked(end, new Date("2026-11-20T00:00:00Z"));
+    const crl = await given.schedule.publish("issuing", operator);
+    const dates = new Map(
+      [...parseCertificateList(crl.der).entries()].map((entry) => [
+        Buffer.from(entry.serialNumber).toString("hex"),
+        entry.invalidityDate?.toISOString(),
+      ]),
+    );
+    expect(dates).toEqual(
+      new Map([
+        [poisoned, undefined],
+        [other, "2026-11-20T00:00:00.000Z"],
+      ]),
+    );
+  },
+);
+
+test("after a sleep or a clock that was set forward, the overdue CRL is made within a minute", async () => {
+  await using given = await bench();
+  await given.schedule.publish("issuing", operator);
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  await given.schedule.start();
+  // Timers stood still for eight days.
+  given.advance(8 * DAY);
+  const { overdue, nextUpdate } = given.schedule.troubles()[0]!;
+  expect([overdue, nextUpdate! < given.clock.now]).toEqual([true, true]);
+  await vi.advanceTimersByTimeAsync(60_000);
+  vi.useRealTimers();
+  await expect.poll(() => given.schedule.current("issuing").number).toBe("2");
+  expect(given.schedule.troubles()[0]).toMatchObject({ overdue: false });
+});
+
+test("without a jump of the clock, a CRL a day is made", async () => {
+  await using given = await bench();
+  await given.schedule.publish("issuing", operator);
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  await given.schedule.start();
+  for (let minutes = 0; minutes < 24 * 60 - 1; minutes++) {
+    given.advance(60_000);
+    await vi.advanceTimersByTimeAsync(60_000);
+  }
+  await settle();
+  expect(given.schedule.current("issuing").number).toBe("1");
+  given.advance(60_000);
+  await vi.advanceTimersByTimeAsync(60_000);
+  await expect.poll(() => given.schedule.current("issuing").number).toBe("2");
+});
+
+test("a revocation that a crash kept from its CRL is published by the next start", async () => {
+  await using given = await bench();
+  const end = new Date(begin.getTime() + 80 * DAY);
+  await given.revoked(end);
+  await given.schedule.publish("issuing", operator);
+  given.advance(1000);
+  // Recorded, and the process gone before the CRL.
+  const late = await given.revoked(end);
+  await given.schedule.stop();
+  await given.reload();
+  await given.schedule.start();
+  expect(given.schedule.current("issuing").number).toBe("2");
+  expect(given.serialNumbers()).toContain(late);
+  // One that ended and left the CRL long ago is not missing from it.
+  given.advance(1000);
+  await given.schedule.stop();
+  await given.reload();
+  await given.schedule.start();
+  expect(given.asked).toHaveLength(2);
+});
+
+test("revocations that keep coming share CRLs: five at once, then one in five seconds, and none is forgotten", async () => {
+  await using given = await bench();
+  const end = new Date(begin.getTime() + 80 * DAY);
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  const firsts: (string | undefined)[] = [];
+  const SECONDS = 40;
+  for (let second = 0; second < SECONDS; second++) {
+    given.advance(1000);
+    await given.revoked(end);
+    const made = given.schedule.revoked("issuing");
+    await settle();
+    if (second < 5) firsts.push((await made)?.toString());
+    await vi.advanceTimersByTimeAsync(1000);
+    await settle();
+  }
+  expect(firsts).toEqual(["1", "2", "3", "4", "5"]);
+  expect(given.asked.length).toBeGreaterThan(SECONDS / 5);
+  expect(given.asked.length).toBeLessThanOrEqual(5 + SECONDS / 5);
+  given.advance(5000);
+  await vi.advanceTimersByTimeAsync(5000);
+  await expect.poll(() => given.serialNumbers().length).toBe(SECONDS);
+});
+
+test("a stop publishes what waits for its CRL, and an operator's CRL does not wait", async () => {
+  await using given = await bench();
+  const end = new Date(begin.getTime() + 80 * DAY);
+  // The burst and what the clock has added to it meanwhile.
+  for (let count = 1; count <= 6; count++) {
+    given.advance(1000);
+    await given.revoked(end);
+    expect(await given.schedule.revoked("issuing")).toBe(BigInt(count));
+  }
+  given.advance(1000);
+  await given.revoked(end);
+  const held = given.schedule.revoked("issuing");
+  await settle();
+  expect(given.asked).toHaveLength(6);
+  const asked = performance.now();
+  await given.schedule.publish("issuing", operator);
+  expect(await held).toBe(7n);
+  expect(given.serialNumbers()).toHaveLength(7);
+  given.advance(1000);
+  await given.revoked(end);
+  const paused = given.schedule.revoked("issuing");
+  await given.schedule.stop();
+  expect(await paused).toBe(8n);
+  expect(given.serialNumbers()).toHaveLength(8);
+  expect(performance.now() - asked).toBeLessThan(2500);
+  await expect(given.schedule.publish("issuing", operator)).rejects.toMatchObject({
+    code: "service-stopping",
+  });
+});
+
+test("a CRL with another key's signature is not published, and its intent is closed", async () => {
+  await using given = await bench();
+  given.signWith(softwareKey("P-256"));
+  await expect(given.schedule.publish("issuing", operator)).rejects.toMatchObject({
+    code: "lint-refused",
+  });
+  expect(() => given.schedule.current("issuing")).toThrow(
+    expect.objectContaining({ code: "crl-unknown" }),
+  );
+  expect((await given.reads.latestCrl("issuing"))?.crl ?? null).toBeNull();
+  expect((await given.reads.pendingIntents()).crls).toEqual([]);
+});
+
+test("what a failure of the disk says is for the log, not for strangers", async () => {
+  await using given = await bench();
+  given.refuse(new Error("EIO: /srv/countersign/keeper/head"));
+  await expect(given.schedule.publish("issuing", operator)).rejects.toThrow("EIO");
+  expect(given.schedule.troubles()[0]!.trouble).toBe("internal");
 });

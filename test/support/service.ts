@@ -152,10 +152,14 @@ export interface StartOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Another program than the service's own, and what it is told beside the home. */
   readonly program?: { readonly module: string; readonly parameters: readonly string[] };
+  /** In a process group of its own, as a terminal starts it. */
+  readonly group?: boolean;
+  /** Instead: this line in a shell, in the package's folder, on an existing home. */
+  readonly shell?: string;
 }
 
 /** A port that nobody listens on now; certificates carry it, so it must be known before the service starts. */
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
@@ -180,9 +184,19 @@ export function removeHome(home: string): void {
 export async function startTestService(options: StartOptions = {}): Promise<RunningService> {
   const home = options.home ?? temporaryHome();
   const [api, publicSite] = [await freePort(), await freePort()];
-  const child = spawn(
-    process.execPath,
-    options.program === undefined
+  const [command, parameters] =
+    options.shell === undefined
+      ? [process.execPath, commandLine()]
+      : ["/bin/sh", ["-c", options.shell]];
+  const child = spawn(command, parameters, {
+    cwd: options.shell === undefined ? join(home, "..") : root,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...options.env },
+    detached: options.group === true,
+  });
+
+  function commandLine(): string[] {
+    return options.program === undefined
       ? [
           mainModule,
           "serve",
@@ -193,13 +207,8 @@ export async function startTestService(options: StartOptions = {}): Promise<Runn
           "--public-port",
           `${publicSite}`,
         ]
-      : [options.program.module, home, ...options.program.parameters],
-    {
-      cwd: join(home, ".."),
-      stdio: ["ignore", "pipe", "pipe"],
-      env: { ...process.env, ...options.env },
-    },
-  );
+      : [options.program.module, home, ...options.program.parameters];
+  }
   const output = { stdout: "", stderr: "" };
   const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
   child.stderr.setEncoding("utf8").on("data", (text: string) => (output.stderr += text));

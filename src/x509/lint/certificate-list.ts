@@ -506,6 +506,9 @@ function checkSuccession(walk: CrlWalk, predecessor: CrlWalk, findings: Finding[
       );
     }
   }
+  if (!haveOneScope(walk.issuingDistributionPoint, predecessor.issuingDistributionPoint)) {
+    report(findings, "CRL-69", "the IDP has another scope than the predecessor's");
+  }
   if (!shareUri(walk.issuingDistributionPoint, predecessor.issuingDistributionPoint)) {
     report(findings, "CRL-69", "the IDP has no URI of the predecessor's");
   }
@@ -514,6 +517,20 @@ function checkSuccession(walk: CrlWalk, predecessor: CrlWalk, findings: Finding[
 /** Positive, minimal INTEGERs. */
 function compareNumbers(a: DerElement, b: DerElement): number {
   return compareOctets(a.bytes, a.contentStart, a.end, b.bytes.subarray(b.contentStart, b.end));
+}
+
+/** A narrower scope leaves out what the one before it revoked, with every entry still there. */
+function haveOneScope(
+  a: IssuingDistributionPoint | undefined,
+  b: IssuingDistributionPoint | undefined,
+): boolean {
+  return (
+    (a?.onlyUserCerts ?? false) === (b?.onlyUserCerts ?? false) &&
+    (a?.onlyCaCerts ?? false) === (b?.onlyCaCerts ?? false) &&
+    (a?.onlyAttributeCerts ?? false) === (b?.onlyAttributeCerts ?? false) &&
+    (a?.onlySomeReasons ?? false) === (b?.onlySomeReasons ?? false) &&
+    (a?.indirect ?? false) === (b?.indirect ?? false)
+  );
 }
 
 function shareUri(
@@ -535,12 +552,14 @@ function checkKept(
   context: CrlLintContext,
   faults: EntryFindings,
 ): void {
-  // A delta tells what changed since its base: only two deltas of one base can be compared.
+  // A delta tells what changed since its base: only two deltas of one base can be compared. Where none is meant,
+  // neither may serve to leave out what the other had.
   const comparable =
-    walk.baseNumber === undefined
+    context.delta === false ||
+    (walk.baseNumber === undefined
       ? predecessor.baseNumber === undefined
       : predecessor.baseNumber !== undefined &&
-        sameContent(walk.baseNumber.value, predecessor.baseNumber.value);
+        sameContent(walk.baseNumber.value, predecessor.baseNumber.value));
   if (!comparable) return;
   const before = predecessor.entries;
   const after = walk.entries;

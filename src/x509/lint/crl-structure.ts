@@ -335,14 +335,13 @@ function walkEntryExtensions(
         if (critical) faults.add("CRL-36", "invalidityDate is critical", hexOfSerial(serialNumber));
         break;
       default:
-        // certificateIssuer is among these: no CRL here is indirect.
-        if (critical) {
-          faults.add(
-            "CRL-38",
-            `critical extension ${oidText(oid)} is unknown here`,
-            hexOfSerial(serialNumber),
-          );
-        }
+        // certificateIssuer is among these: no CRL here is indirect, and even where it is not critical OpenSSL takes
+        // the entry for another issuer's.
+        faults.add(
+          "CRL-38",
+          `${critical ? "critical " : ""}extension ${oidText(oid)} is unknown here`,
+          hexOfSerial(serialNumber),
+        );
     }
   }
   return reason;

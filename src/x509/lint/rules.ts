@@ -192,7 +192,7 @@ export const rules = {
     "CRL-32": ["M", "der", "reason 8 only in a delta CRL"],
     "CRL-35": ["P", "context", "serial numbers, dates and reasons are exactly the intended ones"],
     "CRL-36": ["M", "der", "invalidityDate is GeneralizedTime without fraction, not critical"],
-    "CRL-38": ["M", "der", "no unknown critical entry extension"],
+    "CRL-38": ["M", "der", "no entry extension but reasonCode and invalidityDate"],
     "CRL-39": ["M", "der", "no extension twice in an entry"],
     "CRL-40": [
       "M",
@@ -217,7 +217,11 @@ export const rules = {
     "CRL-64": ["M", "der", "an IDP limits the kind of certificate once only"],
     "CRL-65": ["M", "context", "the entries are of the kind that the IDP says"],
     "CRL-68": ["S", "der", "no onlySomeReasons"],
-    "CRL-69": ["P", "context", "the IDP shares a URI with the predecessor's"],
+    "CRL-69": [
+      "P",
+      "context",
+      "the IDP has the scope of the predecessor's, and shares a URI with it",
+    ],
     "CRL-71": ["M", "context", "a delta CRL has a critical deltaCRLIndicator"],
     "CRL-72": ["M", "context", "a delta's base is a complete CRL with a lower number"],
     "CRL-73": ["M", "context", "a delta has the AKI and IDP of its base"],

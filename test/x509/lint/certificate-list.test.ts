@@ -281,9 +281,11 @@ const accepted: readonly Row[] = [
   },
   {
     rule: "CRL-38",
-    name: "an unknown entry extension that is not critical",
+    name: "reasonCode and invalidityDate",
     mutate: entries(
-      crlEntry(first, revoked, { extensions: [extension("1.3.6.1.4.1.99999.1", hex("0500"))] }),
+      crlEntry(first, revoked, {
+        extensions: [reasonCode(1), invalidityDate(generalizedTime(days(-9)))],
+      }),
     ),
   },
   {
@@ -730,6 +732,25 @@ const refused: readonly RefusedRow[] = [
   },
   {
     rule: "CRL-38",
+    name: "an unknown one that is not critical",
+    mutate: entries(
+      crlEntry(first, revoked, { extensions: [extension("1.3.6.1.4.1.99999.1", hex("0500"))] }),
+    ),
+  },
+  {
+    rule: "CRL-38",
+    name: "certificateIssuer that is not critical, for which OpenSSL gives the entry to another issuer",
+    mutate: entries(
+      crlEntry(first, revoked, {
+        extensions: [
+          reasonCode(1),
+          extension(oids.certificateIssuer, sequence(element(0xa4, issuing.subject))),
+        ],
+      }),
+    ),
+  },
+  {
+    rule: "CRL-38",
     name: "certificateIssuer, which belongs in indirect CRLs",
     mutate: entries(
       crlEntry(first, revoked, {
@@ -905,6 +926,27 @@ const refused: readonly RefusedRow[] = [
     name: "a shard after a complete one",
     mutate: idp(distributionPoint(shard)),
     context: { predecessor: earlier() },
+  },
+  {
+    rule: "CRL-69",
+    name: "attribute certificates only, after a complete one",
+    mutate: idp(sequence(hex("8501ff"))),
+    context: { predecessor: earlier() },
+  },
+  {
+    rule: "CRL-69",
+    name: "leaves only, after one for everything at the same URI",
+    mutate: idp(distributionPoint(shard, hex("8101ff"))),
+    context: { predecessor: earlier(idp(distributionPoint(shard))) },
+  },
+  {
+    rule: "CRL-41",
+    name: "an entry that vanishes behind a delta, where none is meant",
+    mutate: () => {},
+    context: {
+      delta: false,
+      predecessor: earlier(both(delta(6), entries(crlEntry(first, revoked, { reason: 8 })))),
+    },
   },
   { rule: "CRL-71", name: "not critical", mutate: delta(7, false) },
   { rule: "CRL-71", name: "missing where a delta is meant", context: { delta: true } },
