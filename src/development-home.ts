@@ -382,6 +382,9 @@ async function makeDevelopmentHome(home: string, options: DevelopmentOptions): P
       grant: {
         operations: ["certificate", "crl"],
         profiles: ["server", "client", "peer"],
+        // What every certificate must point to: the service cannot lead relying parties elsewhere.
+        crlUrl: crlUrlOf(publicUrl, "issuing"),
+        caIssuersUrl: caIssuersUrlOf(publicUrl, "issuing"),
         policy: grantedPolicy,
         // A bound for a development home, not a rate anybody reaches by accident.
         signaturesPerHour: 10_000_000,

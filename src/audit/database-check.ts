@@ -46,6 +46,8 @@ export interface DatabaseRows {
   steps(): Promise<string[]>;
   /** Entries in it, those included that no checkpoint covers yet. */
   logSize(): Promise<number>;
+  /** Indexes of entries before the first. */
+  strayEntries(): Promise<number[]>;
   tiles(): AsyncIterable<{ readonly level: number; readonly n: number; readonly octets: number }>;
   certificates(): AsyncIterable<CertificateRow>;
   /** Also in the order of kind and value. */
@@ -168,6 +170,9 @@ export class DatabaseCheck {
         "audit_entry",
         `the last ${size - head.size} entries of the database are not covered by this checkpoint`,
       );
+    }
+    for (const index of await database.strayEntries()) {
+      findings.add(`audit_entry ${index}`, "it stands before the first entry");
     }
     if (check.#sameLog) check.#stored = head;
     else await check.#checkpointRow(tree);

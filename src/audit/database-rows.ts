@@ -50,7 +50,7 @@ export interface AuditDatabase {
 /**
  * Opens a database file for reading.
  *
- * @param program - The sqlite3 command-line program, 3.33 or later.
+ * @param program - The sqlite3 command-line program, 3.37 or later, which knows STRICT tables.
  * @throws Error if the program is not there (it says how to install it), or the file is not a database.
  */
 export async function openAuditDatabase(file: string, program = "sqlite3"): Promise<AuditDatabase> {
@@ -137,6 +137,12 @@ function databaseRows(shell: SqliteShell, log: LogSource, damage: readonly strin
         "SELECT coalesce(max(idx), -1) + 1 AS size FROM audit_entry",
       );
       return row!.size;
+    },
+    async strayEntries() {
+      const rows = await shell.query<{ idx: number }>(
+        `SELECT idx FROM audit_entry WHERE idx < 0 LIMIT ${PAGE}`,
+      );
+      return rows.map(({ idx }) => idx);
     },
     tiles() {
       return pages(shell, "audit_tile", "level, n, length(hashes) AS octets", ["level", "n"]);

@@ -230,9 +230,18 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
   function countPinTry({ issuer }: KeyConfig, file: FileFingerprint): void {
     const tried = stateFile.state.triedPins[issuer];
     const tries = tried !== undefined && sameFile(tried.file, file) ? tried.tries + 1 : 1;
-    stateFile.change((state) => {
-      state.triedPins[issuer] = { file, tries };
-    });
+    try {
+      stateFile.change((state) => {
+        state.triedPins[issuer] = { file, tries };
+      });
+    } catch (error) {
+      console.error(`keeper: the state file cannot be written: ${(error as Error).message}`);
+      throw new CountersignError(
+        "token-unavailable",
+        "the keeper's state file cannot be written, and no PIN is tried without it",
+        { cause: error },
+      );
+    }
   }
 
   function openingOf(key: Key): ReturnType<Parameters<typeof superviseSigner>[0]["opening"]> {

@@ -47,7 +47,10 @@ export function createApi(parts: HttpParts): Sites {
     checkMetricsKey: metricsGuard(parts.metricsKeySha256),
   };
   // Whoever sent a key in clear must not learn that it works.
-  const publicGuard: Guard = { authentication: noCredentials, checkMetricsKey: metricsGuard(undefined) };
+  const publicGuard: Guard = {
+    authentication: noCredentials,
+    checkMetricsKey: metricsGuard(undefined),
+  };
   const changes = new Changes();
   const routes: Route[] = [
     // The busiest first: the router tries them in this order.

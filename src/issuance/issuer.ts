@@ -175,6 +175,8 @@ function compileIssuer(
       chain: key.chain,
       policy,
       caKeys,
+      crlUrl: crlUrlOf(publicUrl, key.issuer),
+      caIssuersUrl: caIssuersUrlOf(publicUrl, key.issuer),
     }),
     templates: new Map(templates),
   };

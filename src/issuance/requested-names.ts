@@ -31,12 +31,12 @@ export function requestedNames(
     if (attribute.oid !== attributeTypeOids.CN) {
       throw nameRefused(`subject field ${attribute.oid}`, attribute.value);
     }
-    const cn = attribute.value.toLowerCase();
-    if (!names.some((name) => name.value.toLowerCase() === cn)) {
+    // Character for character (SRV-06): a DNS name stands in the certificate in lower case.
+    if (!names.some((name) => name.value.toLowerCase() === attribute.value)) {
       throw new CountersignError(
         "name-refused",
         `the common name ${quoted(attribute.value)} is not among the subject alternative names: add it there, ` +
-          "or leave the subject empty",
+          "in lower case in both places, or leave the subject empty",
         { members: { rule: "SRV-06", name: quoted(attribute.value) } },
       );
     }

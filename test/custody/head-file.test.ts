@@ -1,10 +1,24 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { CompactRange, leafHash } from "../../src/audit/merkle.ts";
 import { createHeadFile, openHeadFile } from "../../src/custody/head-file.ts";
 import { CountersignError } from "../../src/errors.ts";
+
+/** Octets that one write takes, at most: a disk that fills up takes a part. */
+const taken = vi.hoisted(() => ({ most: Number.POSITIVE_INFINITY }));
+vi.mock(import("node:fs"), async (original) => {
+  const fs = await original();
+  const writeSync = (
+    descriptor: number,
+    octets: Buffer,
+    offset: number,
+    length: number,
+    position: number,
+  ): number => fs.writeSync(descriptor, octets, offset, Math.min(length, taken.most), position);
+  return { ...fs, writeSync: writeSync as typeof fs.writeSync };
+});
 
 const origin = "test.example/audit";
 let directory: string;
@@ -73,6 +87,21 @@ test("a write that was cut off anywhere leaves the head before it", () => {
   }
   writeFileSync(path, after);
   expect(reopened()?.end).toBe(7);
+});
+
+test("a head that the disk takes in parts is written whole", () => {
+  const file = createHeadFile(path, origin);
+  taken.most = 100;
+  try {
+    for (let size = 1; size <= 5; size++) {
+      file.write(rangeOf(size));
+      expect(statSync(path).size % 4096, "both slots are whole").toBe(0);
+      expect(reopened()?.end).toBe(size);
+    }
+  } finally {
+    taken.most = Number.POSITIVE_INFINITY;
+  }
+  file.close();
 });
 
 test.for([

@@ -374,6 +374,11 @@ test.for<{
     subject: [{ type: "O", value: "system:masters" }, webName],
     code: "name-refused",
   },
+  {
+    name: "an organization that is called as the host",
+    subject: [{ type: "O", value: "web.example.test" }],
+    code: "name-refused",
+  },
   { name: "a unit", subject: [{ type: "OU", value: "evil.test" }], code: "name-refused" },
   {
     name: "a mail address",

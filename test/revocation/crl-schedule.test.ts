@@ -203,6 +203,17 @@ test("a clock set back stops CRLs with a state of its own, and nothing is signed
   expect(given.schedule.troubles()[0]!.trouble).toContain("clock");
 });
 
+test("CRL-19: a timer that fires a millisecond before the second is over fails no CRL", async () => {
+  await using given = await bench();
+  await given.schedule.publish("issuing", operator);
+  given.advance(800);
+  const second = given.schedule.publish("issuing", operator);
+  given.advance(199);
+  setTimeout(() => given.advance(1), 300);
+  expect((await second).number).toBe("2");
+  expect(given.failures).toEqual([]);
+});
+
 test("many revocations at once share CRLs", async () => {
   await using given = await bench();
   for (let count = 0; count < 20; count++)

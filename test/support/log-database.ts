@@ -125,19 +125,24 @@ export class IssuedLog {
   }
 
   intendCrl(number: bigint, entries: readonly RevokedCertificate[] = []): number {
-    const tbs = buildTbsCertList({
-      issuerCertificate: this.ca.issuing,
-      thisUpdate: wholeSecond,
-      nextUpdate: new Date(wholeSecond.getTime() + DAY),
-      number,
-      entries,
-    });
+    const tbs = this.crlTbs(number, entries);
     return this.add({
       type: "sign.intent",
       at,
       actor: service,
       subject: this.issuing,
       data: { operation: "crl", tbs: this.#keep(tbs), number: String(number) },
+    });
+  }
+
+  /** What a CRL is to say. */
+  crlTbs(number: bigint, entries: readonly RevokedCertificate[] = []): Uint8Array {
+    return buildTbsCertList({
+      issuerCertificate: this.ca.issuing,
+      thisUpdate: wholeSecond,
+      nextUpdate: new Date(wholeSecond.getTime() + DAY),
+      number,
+      entries,
     });
   }
 
