@@ -355,6 +355,7 @@ const digest = digestOf(Buffer.alloc(0));
 
 test.for<{ name: string; change: Partial<KeeperState> }>([
   { name: "a statement about requesters", change: { requesters: { sequence: 1, digest } } },
+  { name: "a CRL", change: { lists: { ["00".repeat(32)]: { number: "1", crl: digest } } } },
   { name: "a used digest", change: { digests: { ["00".repeat(32)]: [digest] } } },
   {
     name: "a held key",
@@ -370,9 +371,12 @@ test.for<{ name: string; change: Partial<KeeperState> }>([
   },
 ])("beside a state with $name no new head is made", async ({ change }) => {
   writeState(change);
+  const crl = `${home.stateFile}.${"00".repeat(32)}.1.crl`;
+  writeFileSync(crl, "");
   const keeper = await start();
   expect((await keeper.status()).head).toBe("missing");
   await expect(keeper.initialise()).rejects.toEqual(refused("rolled-back", /head file is missing/));
+  rmSync(crl);
 });
 
 test("when the head file of a log with a CRL is lost, no new one is made", async () => {
