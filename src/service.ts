@@ -130,7 +130,16 @@ async function serve(
   await keeper.requesters(recorded);
   const operators = (): KeeperStatus["operators"] => status.operators;
   const requesters = new RequesterRegister(
-    { policy: compiled, journal, reads, keeper, operators, now },
+    {
+      policy: compiled,
+      journal,
+      reads,
+      keeper,
+      operators,
+      now,
+      unapplied: ({ sequence, requester, reason }) =>
+        logger.error({ sequence, requester, err: reason }, "a recorded requester is not in force"),
+    },
     recorded,
   );
   const issuers = new IssuerSet(() => status.keys, compiled, config.public.url);
@@ -152,7 +161,7 @@ async function serve(
     keeper,
     now,
     random: randomBytes,
-    abandoned: (error) => logger.error({ err: error }, "an intent was not signed"),
+    abandoned: (error) => logger.error({ err: error }, "an intent has no recorded result"),
   });
   const revocations = createRevocations({ journal, reads, issuers, schedule, now });
 

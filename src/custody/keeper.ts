@@ -734,7 +734,10 @@ export function createKeeper({ config, now, monotonic, send }: KeeperParts): Kee
           : failure === undefined
             ? "locked"
             : "unavailable",
-      ...(failure === undefined ? {} : { detail: failure.message }),
+      // It is shown to anybody who asks whether the service is ready.
+      ...(failure === undefined
+        ? {}
+        : { detail: failure instanceof CountersignError ? failure.message : "internal" }),
       publicKey: key.publicKey === undefined ? "" : base64(key.publicKey),
       ...(certificate === undefined ? {} : { certificate: base64(certificate) }),
       chain: chain.map(base64),

@@ -434,11 +434,12 @@ export class CrlSchedule implements Crls {
         before ??= serialNumbersOf(predecessor.der);
         if (!before.has(row.serialNumber)) continue; // it left an earlier CRL
         const stored = await reads.certificate(issuer, row.serialNumber);
-        if (stored !== undefined && stored.certificate !== null) {
+        if (stored !== undefined && stored.certificate !== null && wasValidAt(stored, row)) {
           dropped.push(stored.certificate);
           continue;
         }
-        // A serial number that was never handed out has no certificate to show for it, so its entry stays.
+        // A serial number that was never handed out has no certificate to show for it, and the signer takes none
+        // whose revocation lies outside its validity (a clock that was set back): such an entry stays.
       }
       entries.push(entryOf(row));
     }
@@ -462,6 +463,13 @@ export class CrlSchedule implements Crls {
       await new Promise((resolve) => setTimeout(resolve, wait));
     }
   }
+}
+
+function wasValidAt(
+  { notBefore, notAfter }: { readonly notBefore: Date; readonly notAfter: Date },
+  { revocationDate }: RevokedRecord,
+): boolean {
+  return revocationDate >= notBefore && revocationDate <= notAfter;
 }
 
 function serialNumbersOf(crl: Uint8Array): Set<string> {

@@ -476,7 +476,7 @@ test(
       .toMatchObject({ state: "unavailable", detail: "the signer does not answer" });
     await outcome;
     expect(performance.now() - asked).toBeGreaterThan(15_000);
-    expect(isAlive(signer!)).toBe(false);
+    await expect.poll(() => isAlive(signer!)).toBe(false);
     await expect.poll(async () => (await key(keeper)).state, { timeout: 20_000 }).toBe("open");
     await expect(logAndSign(home, keeper, log, leafTbs(home))).resolves.toBeInstanceOf(Uint8Array);
   },
