@@ -22,8 +22,7 @@ esac
 say() { printf '%s\n' "softhsm/install.sh: $*" >&2; }
 
 has() {
-  # Servers live in sbin, which is on root's PATH only.
-  (PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" && command -v "$1") >/dev/null 2>&1
+  command -v "$1" >/dev/null 2>&1
 }
 
 missing=
@@ -44,13 +43,10 @@ if [ ! -e "$home/node_modules/pkcs11js/build/Release/pkcs11.node" ] ||
 fi
 
 if [ -n "$tests" ]; then
-  need age age
   need sqlite3 sqlite3
   need golang-go go
   [ -d /usr/share/gocode/src/golang.org/x/mod ] || missing="$missing golang-golang-x-mod-dev"
-  need jq jq
-  need xxd xxd
-  need nginx-light nginx
+  need bsdutils script
 fi
 
 status=0
@@ -73,15 +69,6 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 export DEBIAN_FRONTEND=noninteractive
-# A server that comes with a package (nginx) is for the tests to start, not for the system.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-  trap 'rm -f "$policy"' EXIT
-  trap 'exit 1' HUP INT TERM
-  printf '#!/bin/sh\nexit 101\n' >"$policy"
-  chmod 755 "$policy"
-fi
-
 say "installing $missing"
 # The lists of packages are fetched only if they are missing or too old to install from.
 # shellcheck disable=SC2086 # a list of package names
