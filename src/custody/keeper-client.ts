@@ -16,7 +16,7 @@ import {
 } from "./keeper-protocol.ts";
 import { mainModule, startProcess } from "./process-flags.ts";
 import { errorOf } from "./refusal.ts";
-import { BATCH_BODY_LIMIT, BATCH_LIMIT, decodeResults, lengthsOf } from "./sign-batch.ts";
+import { BATCH_BODY_LIMIT, decodeResults, lengthsOf } from "./sign-batch.ts";
 
 export interface SignedHead {
   readonly size: number;
@@ -132,6 +132,12 @@ export interface KeeperClient {
 }
 
 const CLOSE_MILLISECONDS = 5_000;
+
+/**
+ * Requests in one frame to a signer, at most. A frame is answered as a whole: small ones let service and signer
+ * work at the same time, where one large one makes each wait for the other.
+ */
+const FRAME_REQUESTS = 4;
 const CONNECT_MILLISECONDS = 10_000;
 const CONNECT_PAUSE_MILLISECONDS = 100;
 
@@ -310,7 +316,7 @@ async function openClient(socket: Duplex, whenClosed: () => Promise<void>): Prom
     for (const [keyId, batch] of batches) {
       const octetsOf = ({ request }: QueuedSignature): number =>
         request.intent.length + request.tbs.length;
-      for (const part of inParts(batch, octetsOf, BATCH_LIMIT)) sendBatch(keyId, part);
+      for (const part of inParts(batch, octetsOf, FRAME_REQUESTS)) sendBatch(keyId, part);
     }
   }
 
