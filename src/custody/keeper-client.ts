@@ -92,7 +92,7 @@ export interface KeeperClient {
    */
   append(firstIndex: number, leafHashes: readonly Uint8Array[]): Promise<SignedHead>;
   /**
-   * Requests of one turn of the event loop travel together.
+   * Requests that are made at the same time, as those of one commit are, travel together.
    *
    * @returns The signature as X.509 wants it (ECDSA: DER), already verified by the signer.
    * @throws CountersignError `key-unknown`, `key-locked`, `key-held`, `token-unavailable`, `pin-wrong`,
@@ -137,7 +137,7 @@ const CLOSE_MILLISECONDS = 5_000;
  * Requests in one frame to a signer, at most. A frame is answered as a whole: small ones let service and signer
  * work at the same time, where one large one makes each wait for the other.
  */
-const FRAME_REQUESTS = 4;
+const FRAME_REQUESTS = 8;
 const CONNECT_MILLISECONDS = 10_000;
 const CONNECT_PAUSE_MILLISECONDS = 100;
 
@@ -372,7 +372,8 @@ async function openClient(socket: Duplex, whenClosed: () => Promise<void>): Prom
           reject(failureOf("sign", over));
           return;
         }
-        if (queue.length === 0) setImmediate(flush);
+        // When what is asked now is in the queue, and before the event loop goes on to other work.
+        if (queue.length === 0) process.nextTick(flush);
         queue.push({ request, resolve, reject });
       });
     },

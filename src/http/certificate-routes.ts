@@ -174,8 +174,7 @@ export function certificateRoutes(parts: HttpParts): Route[] {
         caller,
         issuer: params.issuer,
         ...readIssueRequest(body, ctx),
-        ...(key === undefined ? {} : { idempotencyKey: key }),
-        bodySha256: fingerprint(ctx, body),
+        ...(key === undefined ? {} : { idempotency: { key, bodySha256: fingerprint(ctx, body) } }),
         requestId,
       });
       ctx.status = 201;

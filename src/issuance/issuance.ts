@@ -25,6 +25,7 @@ import type { CertificateRow, Journal, JournalItem } from "./journal.ts";
 import type { Signing } from "./keeper.ts";
 import type { Reads, StoredCertificate } from "./records.ts";
 import { requestedNames } from "./requested-names.ts";
+import { takeTurns } from "./turns.ts";
 
 export interface IssueCommand {
   readonly caller: Caller;
@@ -34,9 +35,11 @@ export interface IssueCommand {
   readonly csr: Uint8Array | string;
   /** As people write it, `90d`; the profile's default when absent. */
   readonly lifetime?: string;
-  readonly idempotencyKey?: string;
-  /** SHA-256 of the request's body: the same key with another body is refused. */
-  readonly bodySha256: Uint8Array;
+  readonly idempotency?: {
+    readonly key: string;
+    /** SHA-256 of what is asked: the same key with another question is refused. */
+    readonly bodySha256: Uint8Array;
+  };
   readonly requestId: string;
 }
 
@@ -88,15 +91,22 @@ export const IDEMPOTENCY_MILLISECONDS = 24 * 3_600_000;
 /** When a result that could not be written is tried again. */
 const RECORD_AGAIN_MILLISECONDS = [1_000, 2_000, 4_000, 8_000, 16_000, 32_000];
 
+/** Requests that are prepared, at some 0.4 ms each, before the answers of disk and signer are looked at again. */
+const PREPARED_AT_ONCE = 4;
+
 export function createIssuance(parts: IssuanceParts): Issuance {
+  const turn = takeTurns(PREPARED_AT_ONCE);
   const inFlight = new Map<string, { body: Buffer; answer: Promise<IssuedAnswer> }>();
   /** Results that are not on disk, by their intent's index, and the attempt to write each that is under way. */
   const unrecorded = new Map<number, { done: Done; attempt: Promise<number> | undefined }>();
 
   /** One answer for each key of each requester: RFC draft httpapi-idempotency-key-header §2. */
-  async function once(command: IssueCommand, key: string): Promise<IssuedAnswer> {
+  async function once(
+    command: IssueCommand,
+    { key, bodySha256 }: NonNullable<IssueCommand["idempotency"]>,
+  ): Promise<IssuedAnswer> {
     const scope = `${command.caller.id} ${key}`;
-    const body = Buffer.from(command.bodySha256);
+    const body = Buffer.from(bodySha256);
     const running = inFlight.get(scope);
     if (running !== undefined) {
       if (!running.body.equals(body)) throw reused();
@@ -162,6 +172,7 @@ export function createIssuance(parts: IssuanceParts): Issuance {
   async function issueAnew(command: IssueCommand): Promise<IssuedAnswer> {
     const { requester } = requireRequester(command.caller);
     const issuer = parts.issuers.find(command.issuer);
+    await turn();
     try {
       return await sign(command, issuer, prepare(parts, command, issuer, requester.name));
     } catch (error) {
@@ -288,9 +299,9 @@ export function createIssuance(parts: IssuanceParts): Issuance {
     async issue(command) {
       // First of all: kept answers are a requester's, and nobody else is ever given one.
       requireRequester(command.caller);
-      return command.idempotencyKey === undefined
+      return command.idempotency === undefined
         ? issueAnew(command)
-        : once(command, command.idempotencyKey);
+        : once(command, command.idempotency);
     },
   };
 }
@@ -407,15 +418,9 @@ function prepare(
       tbsSha256,
       csr: csr.der,
       createdAt: now,
-      ...(command.idempotencyKey === undefined
+      ...(command.idempotency === undefined
         ? {}
-        : {
-            idempotency: {
-              requester,
-              key: command.idempotencyKey,
-              bodySha256: command.bodySha256,
-            },
-          }),
+        : { idempotency: { requester, ...command.idempotency } }),
     },
   };
 }

@@ -176,9 +176,9 @@ test("an Idempotency-Key stands for the body and the URL it went to", async () =
     await api(`${path}?${query}`, { token: apiKey, headers, body: "0" });
   }
   const [first, second] = domain.commands;
-  expect(first!.idempotencyKey).toBe("~".repeat(255));
-  expect(first!.bodySha256).toHaveLength(32);
-  expect(first!.bodySha256).not.toEqual(second!.bodySha256);
+  expect(first!.idempotency!.key).toBe("~".repeat(255));
+  expect(first!.idempotency!.bodySha256).toHaveLength(32);
+  expect(first!.idempotency!.bodySha256).not.toEqual(second!.idempotency!.bodySha256);
 });
 
 test("not-acceptable is said before anything is signed", async () => {

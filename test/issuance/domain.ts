@@ -140,7 +140,6 @@ export async function openDomain(options: DomainOptions = {}) {
         issuer: "issuing",
         profile: "server",
         csr: request,
-        bodySha256: hash("sha256", "the body", "buffer"),
         requestId: "0",
         ...change,
       });
@@ -157,6 +156,11 @@ export async function openDomain(options: DomainOptions = {}) {
       await home[Symbol.asyncDispose]();
     },
   };
+}
+
+/** An Idempotency-Key as part of what {@link Domain.issue} is asked. */
+export function underKey(key: string, body = "the body"): Pick<IssueCommand, "idempotency"> {
+  return { idempotency: { key, bodySha256: hash("sha256", body, "buffer") } };
 }
 
 export type Domain = Awaited<ReturnType<typeof openDomain>>;

@@ -11,9 +11,7 @@ import { createReads } from "../../src/store/reads.ts";
 import { parseCertificate } from "../../src/x509/certificate.ts";
 import { signatureAlgorithmFrom } from "../../src/x509/signature-algorithm.ts";
 import { DAY, keyTypes, testRequester } from "../support/software-ca.ts";
-import { alice, asRequester, openDomain, other, policyDigest } from "./domain.ts";
-
-const sha256 = (text: string): Buffer => hash("sha256", text, "buffer");
+import { alice, asRequester, openDomain, other, policyDigest, underKey } from "./domain.ts";
 
 /** What an error says, as far as callers see it. */
 const refused = (code: string, members: object = {}): unknown =>
@@ -210,7 +208,7 @@ test("a result that could not be written is written as soon as there is room", a
 test("a repetition under the Idempotency-Key gets the certificate whose result could not be written", async () => {
   await using domain = await openDomain();
   const makeRoom = fullForResults(domain);
-  const ask = () => domain.issue({ idempotencyKey: "one" });
+  const ask = () => domain.issue(underKey("one"));
   await expect(ask()).rejects.toEqual(refused("log-unavailable"));
   await expect(ask()).rejects.toEqual(refused("log-unavailable"));
   expect(domain.asked).toHaveLength(1);
@@ -227,12 +225,12 @@ test("a repetition under the Idempotency-Key gets the certificate whose result c
 
 test("the same Idempotency-Key gets the same certificate, another body is refused", async () => {
   await using domain = await openDomain();
-  const first = await domain.issue({ idempotencyKey: "one" });
-  const second = await domain.issue({ idempotencyKey: "one" });
+  const first = await domain.issue(underKey("one"));
+  const second = await domain.issue(underKey("one"));
   expect(second).toMatchObject({ serialNumber: first.serialNumber, replayed: true });
-  await expect(
-    domain.issue({ idempotencyKey: "one", bodySha256: sha256("another") }),
-  ).rejects.toEqual(refused("idempotency-key-reused"));
+  await expect(domain.issue(underKey("one", "another"))).rejects.toEqual(
+    refused("idempotency-key-reused"),
+  );
   expect(await domain.records()).toHaveLength(1);
 });
 
@@ -249,18 +247,16 @@ test.for<{ name: string; caller: Caller }>([
   { name: "the holder of a certificate", caller: certificateHolder },
 ])("$name who is named like a requester is not given its kept answer", async ({ caller }) => {
   await using domain = await openDomain();
-  await domain.issue({ idempotencyKey: "one" });
-  await expect(domain.issue({ idempotencyKey: "one", caller })).rejects.toEqual(
-    refused("forbidden"),
-  );
+  await domain.issue(underKey("one"));
+  await expect(domain.issue({ ...underKey("one"), caller })).rejects.toEqual(refused("forbidden"));
   await expect(domain.issue({ caller: alice })).rejects.toEqual(refused("forbidden"));
 });
 
 test("two requesters with one Idempotency-Key at the same time get a certificate each", async () => {
   await using domain = await openDomain();
   const [mine, theirs] = await Promise.all([
-    domain.issue({ idempotencyKey: "one" }),
-    domain.issue({ idempotencyKey: "one", caller: asRequester(other) }),
+    domain.issue(underKey("one")),
+    domain.issue({ ...underKey("one"), caller: asRequester(other) }),
   ]);
   expect(mine.serialNumber).not.toBe(theirs.serialNumber);
   expect([mine.replayed, theirs.replayed]).toEqual([false, false]);
@@ -279,15 +275,12 @@ test("two requesters with one Idempotency-Key at the same time get a certificate
 test("two requests at the same time under one Idempotency-Key are one issuance", async () => {
   await using domain = await openDomain();
   const [first, second] = await Promise.all([
-    domain.issue({ idempotencyKey: "one" }),
-    domain.issue({ idempotencyKey: "one" }),
+    domain.issue(underKey("one")),
+    domain.issue(underKey("one")),
   ]);
   expect(second).toMatchObject({ serialNumber: first.serialNumber, replayed: true });
   await expect(
-    Promise.all([
-      domain.issue({ idempotencyKey: "two" }),
-      domain.issue({ idempotencyKey: "two", bodySha256: sha256("another") }),
-    ]),
+    Promise.all([domain.issue(underKey("two")), domain.issue(underKey("two", "another"))]),
   ).rejects.toEqual(refused("idempotency-key-reused"));
 });
 
@@ -296,11 +289,9 @@ test("an intent without a result gets a new serial number under its Idempotency-
   domain.hooks.sign = async () => {
     throw new CountersignError("token-unavailable", "the token is away");
   };
-  await expect(domain.issue({ idempotencyKey: "one" })).rejects.toEqual(
-    refused("token-unavailable"),
-  );
+  await expect(domain.issue(underKey("one"))).rejects.toEqual(refused("token-unavailable"));
   domain.hooks.sign = async () => {};
-  const answer = await domain.issue({ idempotencyKey: "one" });
+  const answer = await domain.issue(underKey("one"));
   expect(answer.replayed).toBe(false);
   const states = (await domain.records()).map(({ serialNumber, state }) => [serialNumber, state]);
   expect(states).toEqual([
@@ -308,28 +299,28 @@ test("an intent without a result gets a new serial number under its Idempotency-
     [expect.not.stringMatching(answer.serialNumber), "abandoned"],
   ]);
   // And it is this one that is kept.
-  const again = await domain.issue({ idempotencyKey: "one" });
+  const again = await domain.issue(underKey("one"));
   expect(again).toMatchObject({ serialNumber: answer.serialNumber, replayed: true });
 });
 
 test("refusals are not kept: a corrected request may use the key again", async () => {
   await using domain = await openDomain();
-  const bad = { idempotencyKey: "one", bodySha256: sha256("bad") };
+  const bad = underKey("one", "bad");
   await expect(domain.issue(bad, { dns: ["web.example.com"] })).rejects.toEqual(
     refused("name-refused"),
   );
-  const good = await domain.issue({ idempotencyKey: "one", bodySha256: sha256("good") });
+  const good = await domain.issue(underKey("one", "good"));
   expect(good.replayed).toBe(false);
 });
 
 test("a key is kept for a day, then it issues anew", async () => {
   await using domain = await openDomain();
-  const first = await domain.issue({ idempotencyKey: "one" });
+  const first = await domain.issue(underKey("one"));
   domain.advance(IDEMPOTENCY_MILLISECONDS);
-  const kept = await domain.issue({ idempotencyKey: "one" });
+  const kept = await domain.issue(underKey("one"));
   expect(kept).toMatchObject({ serialNumber: first.serialNumber, replayed: true });
   domain.advance(1);
-  const anew = await domain.issue({ idempotencyKey: "one", bodySha256: sha256("another") });
+  const anew = await domain.issue(underKey("one", "another"));
   expect(anew.replayed).toBe(false);
   expect(anew.serialNumber).not.toBe(first.serialNumber);
 });
