@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs what a development home and the commands it prints need: SoftHSM, ssh-keygen, openssl, curl, and the compiler
-# for the native npm packages where they are not built yet. With --test also what the tests run against. Says nothing
-# when all of it is there.
+# Installs what a development home and the README's commands need: SoftHSM, ssh-keygen, openssl, curl, sqlite3, and
+# the compiler for the native npm packages where they are not built yet. With --test also what the tests run against.
+# Says nothing when all of it is there.
 #
 #   softhsm/install.sh [--test]
 #
@@ -33,6 +33,7 @@ need softhsm2 softhsm2-util
 need openssh-client ssh-keygen
 need openssl openssl
 need curl curl
+need sqlite3 sqlite3 # countersign verify reads a database with it
 
 home=$(cd "$(dirname "$0")/.." && pwd)
 if [ ! -e "$home/node_modules/pkcs11js/build/Release/pkcs11.node" ] ||
@@ -43,7 +44,6 @@ if [ ! -e "$home/node_modules/pkcs11js/build/Release/pkcs11.node" ] ||
 fi
 
 if [ -n "$tests" ]; then
-  need sqlite3 sqlite3
   need golang-go go
   [ -d /usr/share/gocode/src/golang.org/x/mod ] || missing="$missing golang-golang-x-mod-dev"
   need bsdutils script
@@ -64,7 +64,12 @@ if ! has apt-get; then
   exit 1
 fi
 if [ "$(id -u)" -ne 0 ]; then
-  say "please run: sudo apt-get install -y $missing"
+  # A new machine has no lists of packages yet, and perhaps no sudo.
+  if has sudo; then
+    say "please run: sudo apt-get update && sudo apt-get install -y --no-install-recommends $missing"
+  else
+    say "please run as root: apt-get update && apt-get install -y --no-install-recommends $missing"
+  fi
   exit 1
 fi
 

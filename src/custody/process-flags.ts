@@ -39,8 +39,7 @@ export function flagsFor(kind: ProcessKind, options: FlagOptions): string[] {
         "--secure-heap=65536",
         "--secure-heap-min=16",
         "--disable-warning=ExperimentalWarning", // about the permission model
-        "--disable-warning=SecurityWarning", // about --allow-addons
-        // Addons are what this process is for: the token's module.
+        // About --allow-addons; addons are what this process is for: the token's module.
         "--disable-warning=SecurityWarning",
       );
       return flags;

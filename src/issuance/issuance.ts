@@ -107,10 +107,11 @@ export function createIssuance(parts: IssuanceParts): Issuance {
   ): Promise<IssuedAnswer> {
     const scope = `${command.caller.id} ${key}`;
     const body = Buffer.from(bodySha256);
-    const running = inFlight.get(scope);
-    if (running !== undefined) {
-      if (!running.body.equals(body)) throw reused();
-      return { ...(await running.answer), replayed: true };
+    for (let running = inFlight.get(scope); running; running = inFlight.get(scope)) {
+      if (running.body.equals(body)) return { ...(await running.answer), replayed: true };
+      // Which of two questions the key stands for is known when the one under way has its answer, or none.
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      await running.answer.catch(() => {});
     }
     const answer = replayOrIssue(command, key, body);
     inFlight.set(scope, { body, answer });

@@ -284,6 +284,35 @@ test("two requests at the same time under one Idempotency-Key are one issuance",
   ).rejects.toEqual(refused("idempotency-key-reused"));
 });
 
+test("a kept answer is given whatever else is asked under its Idempotency-Key at the same time", async () => {
+  await using domain = await openDomain();
+  const first = await domain.issue(underKey("one"));
+  const bodies = ["another", "the body", "a third", "the body", "the body", "another"];
+  const answers = await Promise.allSettled(
+    bodies.map((body) => domain.issue(underKey("one", body))),
+  );
+  expect(answers).toEqual(
+    bodies.map((body) =>
+      body === "the body"
+        ? {
+            status: "fulfilled",
+            value: expect.objectContaining({ serialNumber: first.serialNumber, replayed: true }),
+          }
+        : { status: "rejected", reason: refused("idempotency-key-reused") },
+    ),
+  );
+});
+
+test("a refused request leaves its Idempotency-Key to another that waited for it", async () => {
+  await using domain = await openDomain();
+  const [bad, good] = await Promise.allSettled([
+    domain.issue(underKey("one", "bad"), { dns: ["web.example.com"] }),
+    domain.issue(underKey("one", "good")),
+  ]);
+  expect(bad).toEqual({ status: "rejected", reason: refused("name-refused") });
+  expect(good).toMatchObject({ status: "fulfilled", value: { replayed: false } });
+});
+
 test("an intent without a result gets a new serial number under its Idempotency-Key", async () => {
   await using domain = await openDomain();
   domain.hooks.sign = async () => {

@@ -21,12 +21,18 @@ beforeEach(() => {
   mkdirSync(join(directory, "bin"));
   copyFileSync("softhsm/install.sh", join(directory, "softhsm/install.sh"));
   for (const name of ["sh", "dirname", "id", "awk", "printf"]) link(name, `/usr/bin/${name}`);
-  link("node", process.execPath);
+  node(process.version);
 });
 afterEach(() => rmSync(directory, { recursive: true }));
 
 function link(name: string, target: string): void {
   symlinkSync(target, join(directory, "bin", name));
+}
+
+/** A Node that only tells its version: the real one may lie where an ordinary user cannot reach it, below /root. */
+function node(version: string): void {
+  writeFileSync(join(directory, "bin/node"), `#!/bin/sh\necho ${version}\n`);
+  chmodSync(join(directory, "bin/node"), 0o755);
 }
 
 /** Runs a copy of the script as an ordinary user, who has the linked commands and no others. */
@@ -46,19 +52,32 @@ test.for([[], ["--test"]])("install.sh %j says nothing when nothing is missing",
   expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "", stderr: "" });
 });
 
-test("install.sh names the command to an ordinary user, and runs nothing", () => {
-  link("apt-get", "/bin/false");
-  const { status, stdout, stderr } = runAsUser();
-  expect(stdout).toBe("");
-  expect(stderr).toBe(
-    "softhsm/install.sh: please run: sudo apt-get install -y softhsm2 openssh-client openssl curl python3 make g++\n",
-  );
-  expect(status).toBe(1);
-});
+test.for([
+  {
+    sudo: false,
+    command: "please run as root: apt-get update && apt-get install -y --no-install-recommends",
+  },
+  {
+    sudo: true,
+    command: "please run: sudo apt-get update && sudo apt-get install -y --no-install-recommends",
+  },
+])(
+  "install.sh names the command to an ordinary user, and runs nothing: %j",
+  ({ sudo, command }) => {
+    link("apt-get", "/bin/false");
+    if (sudo) link("sudo", "/bin/false");
+    const { status, stdout, stderr } = runAsUser();
+    expect(stdout).toBe("");
+    expect(stderr).toBe(
+      `softhsm/install.sh: ${command} softhsm2 openssh-client openssl curl sqlite3 python3 make g++\n`,
+    );
+    expect(status).toBe(1);
+  },
+);
 
 test("install.sh --test also asks for what the tests use", () => {
   link("apt-get", "/bin/false");
-  expect(runAsUser("--test").stderr).toMatch(/softhsm2 .*sqlite3 golang-go /);
+  expect(runAsUser("--test").stderr).toMatch(/softhsm2 .*sqlite3 .*golang-go /);
 });
 
 test("install.sh asks for no compiler once the native packages are built", () => {
@@ -70,21 +89,18 @@ test("install.sh asks for no compiler once the native packages are built", () =>
     mkdirSync(join(directory, "node_modules", file, ".."), { recursive: true });
     writeFileSync(join(directory, "node_modules", file), "");
   }
-  expect(runAsUser().stderr).toBe(
-    "softhsm/install.sh: please run: sudo apt-get install -y softhsm2 openssh-client openssl curl\n",
-  );
+  expect(runAsUser().stderr).toMatch(/ softhsm2 openssh-client openssl curl sqlite3\n$/);
 });
 
 test("install.sh names the packages where there is no apt-get", () => {
   const { status, stderr } = runAsUser();
   expect(stderr).toContain("please install these packages");
-  expect(stderr).toContain("softhsm2 openssh-client openssl curl python3 make g++");
+  expect(stderr).toContain("softhsm2 openssh-client openssl curl sqlite3 python3 make g++");
   expect(status).toBe(1);
 });
 
 test.for(["v20.18.3", "v18.20.0"])("install.sh refuses Node %s", (version) => {
-  rmSync(join(directory, "bin/node"));
-  writeFileSync(join(directory, "bin/node"), `#!/bin/sh\necho ${version}\n`, { mode: 0o755 });
+  node(version);
   link("softhsm2-util", "/bin/false");
   for (const name of ["python3", "make", "c++"]) link(name, "/bin/false");
   const { status, stderr } = runAsUser();
