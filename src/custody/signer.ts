@@ -3,7 +3,7 @@
  * allows and the log has recorded, and for nothing else.
  */
 
-import { hash } from "node:crypto";
+import { digestOf } from "../audit/digest.ts";
 import { equal, leafHash } from "../audit/merkle.ts";
 import { parseEntry, type LogEntryOf } from "../audit/entry.ts";
 import { CountersignError } from "../errors.ts";
@@ -553,10 +553,6 @@ function splitCertificates(der: Uint8Array): Uint8Array[] {
   const reader = new DerReader(der);
   while (!reader.atEnd) certificates.push(encodingOf(reader.read(Tag.sequence)));
   return certificates;
-}
-
-function digestOf(octets: Uint8Array): string {
-  return `sha256:${hash("sha256", octets, "hex")}`;
 }
 
 /** Bytes that the strict readers refuse are not what was granted. */
