@@ -4,7 +4,6 @@ import type { ChildProcess } from "node:child_process";
 import { connect } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as pause } from "node:timers/promises";
-import type { z } from "zod";
 import { CountersignError } from "../errors.ts";
 import { openFrames, type Frames } from "./frames.ts";
 import {
@@ -12,8 +11,10 @@ import {
   STATEMENTS_LIMIT,
   statusSchema,
   type FromKeeper,
+  type StatusBody,
   type ToKeeper,
 } from "./keeper-protocol.ts";
+import { utf8 } from "./octet-text.ts";
 import { mainModule, startProcess } from "./process-flags.ts";
 import { errorOf } from "./refusal.ts";
 import { BATCH_BODY_LIMIT, decodeResults, lengthsOf } from "./sign-batch.ts";
@@ -463,8 +464,7 @@ function readHead({ size, root, note }: Extract<FromKeeper, { type: "head" }>): 
 }
 
 function readStatus(body: Uint8Array): KeeperStatus {
-  const text = Buffer.from(body.buffer, body.byteOffset, body.length).toString("utf8");
-  const status: z.infer<typeof statusSchema> = statusSchema.parse(JSON.parse(text));
+  const status: StatusBody = statusSchema.parse(JSON.parse(utf8(body)));
   const octets = (base64: string): Uint8Array => Buffer.from(base64, "base64");
   return {
     ...status,

@@ -96,6 +96,8 @@ export const statusSchema = z.strictObject({
   ),
 });
 
+export type StatusBody = z.infer<typeof statusSchema>;
+
 const fromKeeper = z.discriminatedUnion("type", [
   /** The configuration is read, and each key has opened or failed. */
   z.strictObject({ type: z.literal("ready") }),

@@ -3,7 +3,6 @@
  * requesters' statements went, what grants have used up. One JSON file, replaced as a whole; CRLs lie beside it.
  */
 
-import { hash } from "node:crypto";
 import {
   closeSync,
   fsyncSync,
@@ -15,6 +14,7 @@ import {
 } from "node:fs";
 import { basename, dirname } from "node:path";
 import { z } from "zod";
+import { digestOf } from "../audit/digest.ts";
 import { CountersignError } from "../errors.ts";
 import { sha256Digest } from "./grant.ts";
 import { syncFolder } from "./head-file.ts";
@@ -111,7 +111,7 @@ export function openStateFile(path: string, mayBeMissing: boolean): StateFile {
     const file = listPath(id, last.number);
     try {
       const der = readFileSync(file);
-      if (`sha256:${hash("sha256", der, "hex")}` === last.crl) return der;
+      if (digestOf(der) === last.crl) return der;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
     }
@@ -140,6 +140,11 @@ export function openStateFile(path: string, mayBeMissing: boolean): StateFile {
     },
     readList,
   };
+}
+
+/** For a change that could not be made and that nobody waits for. */
+export function reportUnwritten(error: unknown): void {
+  console.error(`keeper: the state file cannot be written: ${(error as Error).message}`);
 }
 
 function readState(path: string, mayBeMissing: boolean): KeeperState {
