@@ -1,20 +1,29 @@
 /** What a keeper does about lost files, full disks, dead signers, and a service that asks for things twice. */
 
 import { mkdirSync, readFileSync, rmSync, rmdirSync, utimesSync, writeFileSync } from "node:fs";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { afterEach, expect, test } from "vitest";
 import { leafHash } from "../../src/audit/merkle.ts";
-import type { KeeperClient } from "../../src/custody/keeper-client.ts";
 import { readKeeperConfig } from "../../src/custody/keeper-config.ts";
 import type { FromKeeper, ToKeeper } from "../../src/custody/keeper-protocol.ts";
 import { emptyState, type KeeperState } from "../../src/custody/keeper-state.ts";
 import { createKeeper, type Keeper } from "../../src/custody/keeper.ts";
 import { lengthsOf } from "../../src/custody/sign-batch.ts";
-import type { CountersignError } from "../../src/errors.ts";
 import { buildTbsCertList } from "../../src/x509/certificate-list.ts";
 import { buildRootTbsCertificate } from "../../src/x509/certificate-template.ts";
 import { encodeName } from "../../src/x509/name.ts";
 import { parsePublicKey } from "../../src/x509/public-key.ts";
+import { refused } from "../support/refused.ts";
 import { newSerialNumber } from "../x509/authority.ts";
+import {
+  home,
+  keeperPid,
+  keyState,
+  keyStatus,
+  signerPids,
+  start,
+  startNew,
+  useKeeperHome,
+} from "./keeper-fixture.ts";
 import {
   assembled,
   crlTbs,
@@ -23,48 +32,20 @@ import {
   isAlive,
   leafTbs,
   logAndSign,
-  newKeeperHome,
   pidsOf,
   someEntry,
   TestLog,
-  type KeeperHome,
 } from "./keeper-home.ts";
 
 const DAY = 86_400_000;
 
-let home: KeeperHome;
-let keepers: KeeperClient[] = [];
+useKeeperHome();
 let inside: Keeper[] = [];
-beforeAll(async () => {
-  home = await newKeeperHome();
-});
-afterAll(() => home.remove());
-beforeEach(() => {
-  rmSync(home.headFile, { force: true });
-  rmSync(home.stateFile, { force: true });
-  home.configure();
-});
-afterEach(async () => {
-  await Promise.all(keepers.map((keeper) => keeper.close()));
+afterEach(() => {
   for (const keeper of inside) keeper.stop();
-  keepers = [];
   inside = [];
   rmSync(`${home.stateFile}.new`, { recursive: true, force: true });
 });
-
-async function start(): Promise<KeeperClient> {
-  const keeper = await home.start();
-  keepers.push(keeper);
-  return keeper;
-}
-
-async function startNew(): Promise<{ keeper: KeeperClient; log: TestLog }> {
-  const keeper = await start();
-  await keeper.initialise();
-  const log = new TestLog();
-  await log.append(keeper, someEntry());
-  return { keeper, log };
-}
 
 /** A keeper in this process, with a clock of its own; only its signers are processes. */
 class InProcess {
@@ -128,17 +109,6 @@ async function startInProcess(): Promise<InProcess> {
   return keeper;
 }
 
-function refused(code: CountersignError["code"], detail?: RegExp): unknown {
-  return expect.objectContaining({
-    code,
-    ...(detail === undefined ? {} : { message: expect.stringMatching(detail) as string }),
-  });
-}
-
-async function key(keeper: KeeperClient): Promise<{ state: string; detail?: string }> {
-  return (await keeper.status()).keys[0]!;
-}
-
 function state(): KeeperState {
   return JSON.parse(readFileSync(home.stateFile, "utf8")) as KeeperState;
 }
@@ -154,10 +124,6 @@ function blockState(): void {
 
 function freeState(): void {
   rmdirSync(`${home.stateFile}.new`);
-}
-
-function signerPids(): number[] {
-  return pidsOf("signer", pidsOf("keeper", process.pid)[0]!);
 }
 
 function grantDigests(...tbs: readonly Uint8Array[]): void {
@@ -200,7 +166,7 @@ test("ST-44: a digest is used up on the disk before it is signed, so that it sta
   const { keeper, log } = await startNew();
   const signature = logAndSign(home, keeper, log, tbs);
   await expect(signature).resolves.toBeInstanceOf(Uint8Array);
-  process.kill(pidsOf("keeper", process.pid)[0]!, "SIGKILL");
+  process.kill(keeperPid(), "SIGKILL");
   await keeper.ended;
   const again = await start();
   await expect(logAndSign(home, again, log, tbs)).rejects.toEqual(
@@ -250,7 +216,7 @@ test("a founding key that has used a digest has used it after a restart", async 
   await expect(logAndSign(home, keeper, log, root)).resolves.toBeInstanceOf(Uint8Array);
   await keeper.close();
   const again = await start();
-  await expect.poll(async () => (await key(again)).state, { timeout: 20_000 }).toBe("open");
+  await expect.poll(() => keyState(again), { timeout: 20_000 }).toBe("open");
   await expect(logAndSign(home, again, log, root)).rejects.toEqual(refused("grant-mismatch"));
 });
 
@@ -277,7 +243,7 @@ test("a founding key that is known to have signed a CRL signs none below it", as
   await first.keeper.close();
   writeFileSync(home.stateFile, written);
   const keeper = await start();
-  await expect.poll(async () => (await key(keeper)).state, { timeout: 20_000 }).toBe("open");
+  await expect.poll(() => keyState(keeper), { timeout: 20_000 }).toBe("open");
   await expect(logAndSign(home, keeper, first.log, root)).resolves.toBeInstanceOf(Uint8Array);
   await expect(logAndSign(home, keeper, first.log, crl, { operation: "crl" })).rejects.toEqual(
     refused("grant-mismatch", /not above the last one, 7/),
@@ -298,7 +264,7 @@ test("ST-51: a held key without a certificate is held as soon as its token tells
     },
   });
   const again = await start();
-  expect((await key(again)).state).toBe("held");
+  expect(await keyState(again)).toBe("held");
   await expect.poll(signerPids).toEqual([]);
 });
 
@@ -313,7 +279,7 @@ test("a CRL that the keeper cannot keep is given to nobody", async () => {
   await expect(sign()).rejects.toThrow(/EISDIR/);
   freeState();
   expect(state().lists).toEqual({});
-  await expect.poll(async () => (await key(keeper)).state, { timeout: 20_000 }).toBe("open");
+  await expect.poll(() => keyState(keeper), { timeout: 20_000 }).toBe("open");
   await expect(sign()).resolves.toBeInstanceOf(Uint8Array);
 });
 
@@ -399,13 +365,13 @@ test("a keeper that was started and ended before its log began can begin it", as
 test("a PIN is not tried while the state file cannot be written, and is when it can", async () => {
   blockState();
   const keeper = await start();
-  expect(await key(keeper)).toMatchObject({
+  expect(await keyStatus(keeper)).toMatchObject({
     state: "unavailable",
     detail: expect.stringMatching(/no PIN is tried without it/),
   });
   expect(signerPids()).toEqual([]);
   freeState();
-  await expect.poll(async () => (await key(keeper)).state, { timeout: 20_000 }).toBe("open");
+  await expect.poll(() => keyState(keeper), { timeout: 20_000 }).toBe("open");
 });
 
 test("signers that end while they open the token are two, and then the PIN file must change", async () => {
@@ -421,7 +387,7 @@ test("signers that end while they open the token are two, and then the PIN file 
   try {
     const keeper = await start();
     await expect
-      .poll(async () => (await key(keeper)).detail, { timeout: 20_000 })
+      .poll(async () => (await keyStatus(keeper)).detail, { timeout: 20_000 })
       .toMatch(/2 signers in a row ended/);
     await keeper.close();
   } finally {
@@ -429,7 +395,7 @@ test("signers that end while they open the token are two, and then the PIN file 
   }
   expect(killed.size).toBe(2);
   const again = await start();
-  expect(await key(again)).toMatchObject({
+  expect(await keyStatus(again)).toMatchObject({
     state: "unavailable",
     detail: expect.stringMatching(/2 signers in a row/),
   });
@@ -437,16 +403,16 @@ test("signers that end while they open the token are two, and then the PIN file 
   await again.close();
   utimesSync(home.pinFile, new Date(), new Date());
   const last = await start();
-  expect((await key(last)).state).toBe("open");
+  expect(await keyState(last)).toBe("open");
   expect(state().triedPins).toEqual({});
 });
 
 test("one signer that ended while it opened the token leaves one try, and a PIN that is right takes it", async () => {
   const { keeper } = await startNew();
   process.kill(signerPids()[0]!, "SIGKILL"); // an open one: it has said what the token said
-  await expect.poll(async () => (await key(keeper)).state, { timeout: 20_000 }).toBe("open");
+  await expect.poll(() => keyState(keeper), { timeout: 20_000 }).toBe("open");
   process.kill(signerPids()[0]!, "SIGKILL");
-  await expect.poll(async () => (await key(keeper)).state, { timeout: 20_000 }).toBe("open");
+  await expect.poll(() => keyState(keeper), { timeout: 20_000 }).toBe("open");
   expect(state().triedPins).toEqual({});
 });
 
@@ -472,12 +438,12 @@ test(
     const lost = logAndSign(home, keeper, log, leafTbs(home));
     const outcome = expect(lost).rejects.toEqual(refused("token-unavailable", /did not answer/));
     await expect
-      .poll(() => key(keeper), { timeout: 10_000 })
+      .poll(() => keyStatus(keeper), { timeout: 10_000 })
       .toMatchObject({ state: "unavailable", detail: "the signer does not answer" });
     await outcome;
     expect(performance.now() - asked).toBeGreaterThan(15_000);
     await expect.poll(() => isAlive(signer!)).toBe(false);
-    await expect.poll(async () => (await key(keeper)).state, { timeout: 20_000 }).toBe("open");
+    await expect.poll(() => keyState(keeper), { timeout: 20_000 }).toBe("open");
     await expect(logAndSign(home, keeper, log, leafTbs(home))).resolves.toBeInstanceOf(Uint8Array);
   },
 );

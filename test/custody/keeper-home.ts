@@ -254,17 +254,6 @@ export class TestLog {
   }
 }
 
-/** Opens a keeper and a new log in it. */
-export async function startWithLog(
-  home: KeeperHome,
-): Promise<{ keeper: KeeperClient; log: TestLog }> {
-  const keeper = await home.start();
-  await keeper.initialise();
-  const log = new TestLog();
-  await log.append(keeper, someEntry());
-  return { keeper, log };
-}
-
 export function someEntry(): Uint8Array {
   return encodeEntry({
     type: "log.started",

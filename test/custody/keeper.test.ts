@@ -1,11 +1,20 @@
 import { createPublicKey, randomBytes, verify } from "node:crypto";
 import { chmodSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import type { Json } from "../../src/audit/canonical-json.ts";
 import { openCheckpoint } from "../../src/audit/checkpoint.ts";
 import { leafHash } from "../../src/audit/merkle.ts";
-import type { KeeperClient } from "../../src/custody/keeper-client.ts";
 import type { CountersignError } from "../../src/errors.ts";
+import { refused } from "../support/refused.ts";
+import {
+  home,
+  keeperPid,
+  keyState,
+  signerPids,
+  start,
+  startNew,
+  useKeeperHome,
+} from "./keeper-fixture.ts";
 import {
   crlTbs,
   digestOf,
@@ -14,64 +23,14 @@ import {
   leafTbs,
   logAndSign,
   makeSshKey,
-  newKeeperHome,
-  pidsOf,
   someEntry,
   sshSign,
   statement,
-  TestLog,
-  type KeeperHome,
   type KeeperSettings,
+  type TestLog,
 } from "./keeper-home.ts";
 
-let home: KeeperHome;
-let keepers: KeeperClient[] = [];
-beforeAll(async () => {
-  home = await newKeeperHome();
-});
-afterAll(() => home.remove());
-beforeEach(() => {
-  rmSync(home.headFile, { force: true });
-  rmSync(home.stateFile, { force: true });
-  home.configure();
-});
-afterEach(async () => {
-  await Promise.all(keepers.map((keeper) => keeper.close()));
-  keepers = [];
-});
-
-async function start(): Promise<KeeperClient> {
-  const keeper = await home.start();
-  keepers.push(keeper);
-  return keeper;
-}
-
-async function startNew(): Promise<{ keeper: KeeperClient; log: TestLog }> {
-  const keeper = await start();
-  await keeper.initialise();
-  const log = new TestLog();
-  await log.append(keeper, someEntry());
-  return { keeper, log };
-}
-
-function refused(code: CountersignError["code"], detail?: RegExp): unknown {
-  return expect.objectContaining({
-    code,
-    ...(detail === undefined ? {} : { message: expect.stringMatching(detail) as string }),
-  });
-}
-
-async function keyState(keeper: KeeperClient): Promise<string> {
-  return (await keeper.status()).keys[0]!.state;
-}
-
-function keeperPid(): number {
-  return pidsOf("keeper", process.pid)[0]!;
-}
-
-function signerPids(): number[] {
-  return pidsOf("signer", keeperPid());
-}
+useKeeperHome();
 
 function signerPid(): number {
   return signerPids()[0]!;

@@ -15,7 +15,6 @@ import {
   type Signer,
   type SignerParts,
 } from "../../src/custody/signer.ts";
-import type { CountersignError } from "../../src/errors.ts";
 import { parsePolicy } from "../../src/policy/document.ts";
 import { buildTbsCertList, type RevokedCertificate } from "../../src/x509/certificate-list.ts";
 import {
@@ -41,6 +40,7 @@ import { extensionOids, extKeyUsageOids } from "../../src/x509/oid.ts";
 import { spkiDigest } from "../../src/x509/public-key.ts";
 import { serialNumberFrom } from "../../src/x509/serial-number.ts";
 import { assembleSigned } from "../../src/x509/signed.ts";
+import { refused } from "../support/refused.ts";
 import { DAY, softwareCa, softwareKey, type SoftwareKey } from "../support/software-ca.ts";
 import { digestOf, policyText, TestLog, webRequester, type IntentChange } from "./keeper-home.ts";
 
@@ -214,13 +214,6 @@ function withCrlExtension(tbs: Uint8Array, oid: string, value: Uint8Array): Uint
   const extensions = elementsOf(DerReader.whole(list!, Tag.sequence));
   extensions.push(encodeExtension({ oid, critical: true, value }));
   return sequence(...fields, element(0xa0, sequence(...extensions)));
-}
-
-function refused(code: CountersignError["code"], detail?: RegExp): unknown {
-  return expect.objectContaining({
-    code,
-    ...(detail === undefined ? {} : { message: expect.stringMatching(detail) as string }),
-  });
 }
 
 const mismatch = (detail: RegExp): unknown => refused("grant-mismatch", detail);

@@ -24,6 +24,7 @@ import type { CountersignError } from "../../src/errors.ts";
 import { encodeName } from "../../src/x509/name.ts";
 import { parsePublicKey, publicKeyObject, spkiDigest } from "../../src/x509/public-key.ts";
 import { signatureAlgorithmFor, verifySignature } from "../../src/x509/signature-algorithm.ts";
+import { refused } from "../support/refused.ts";
 import { rootAuthority } from "../x509/authority.ts";
 import {
   assembled,
@@ -197,13 +198,6 @@ beforeEach(() => {
 afterEach(() => {
   signer.child.kill("SIGKILL");
 });
-
-function refused(code: CountersignError["code"], detail?: RegExp): unknown {
-  return expect.objectContaining({
-    code,
-    ...(detail === undefined ? {} : { message: expect.stringMatching(detail) as string }),
-  });
-}
 
 /** Whether something is a signature of the key over these bytes. */
 function isSignature(tbs: Uint8Array, signature: Uint8Array | Error): boolean {
