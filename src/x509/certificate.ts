@@ -14,7 +14,7 @@ import {
 } from "./der.ts";
 import { readExtensions, type Extension } from "./extension.ts";
 import { parseName } from "./name.ts";
-import { assembleSigned, parseSigned, readAlgorithmIdentifier } from "./signed.ts";
+import { parseSigned, readAlgorithmIdentifier } from "./signed.ts";
 
 export interface TbsCertificate {
   readonly der: Uint8Array;
@@ -119,15 +119,6 @@ export function readWrappedExtensions(wrapper: DerElement | undefined): Extensio
 export function parseCertificate(der: Uint8Array): Certificate {
   const { tbs, signatureAlgorithm, signature } = parseSigned(der);
   return { der, tbs: parseTbsCertificate(tbs), signatureAlgorithm, signature };
-}
-
-/** Puts the signature to a TBSCertificate. */
-export function assembleCertificate(
-  tbs: Uint8Array,
-  signatureAlgorithm: Uint8Array,
-  signature: Uint8Array,
-): Uint8Array {
-  return assembleSigned(tbs, signatureAlgorithm, signature);
 }
 
 /** The extension of this OID, which occurs at most once. */

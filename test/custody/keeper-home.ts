@@ -23,7 +23,7 @@ import {
 } from "../../src/custody/token/spawn-make-token.ts";
 import { parsePolicy } from "../../src/policy/document.ts";
 import { buildTbsCertList, type RevokedCertificate } from "../../src/x509/certificate-list.ts";
-import { assembleCertificate, parseTbsCertificate } from "../../src/x509/certificate.ts";
+import { parseTbsCertificate } from "../../src/x509/certificate.ts";
 import {
   buildTbsCertificate,
   certificateTemplate,
@@ -33,6 +33,7 @@ import { encodeName } from "../../src/x509/name.ts";
 import { encodePem } from "../../src/x509/pem.ts";
 import { parsePublicKey, spkiDigest } from "../../src/x509/public-key.ts";
 import { signatureAlgorithmFor } from "../../src/x509/signature-algorithm.ts";
+import { assembleSigned } from "../../src/x509/signed.ts";
 import {
   keyPair,
   newSerialNumber,
@@ -375,7 +376,7 @@ export function crlTbs(
 
 /** Puts a signature to what it was made for. */
 export function assembled(home: KeeperHome, tbs: Uint8Array, signature: Uint8Array): Uint8Array {
-  return assembleCertificate(tbs, signatureAlgorithmFor(home.token.type).identifier, signature);
+  return assembleSigned(tbs, signatureAlgorithmFor(home.token.type).identifier, signature);
 }
 
 /** Logs the intent for some bytes and asks for their signature. */

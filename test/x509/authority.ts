@@ -7,7 +7,6 @@ import {
   type KeyObject,
   type KeyPairKeyObjectResult,
 } from "node:crypto";
-import { assembleCertificate } from "../../src/x509/certificate.ts";
 import {
   buildRootTbsCertificate,
   buildTbsCertificate,
@@ -17,6 +16,7 @@ import { encodeName } from "../../src/x509/name.ts";
 import { parsePublicKey, type PublicKeyInfo } from "../../src/x509/public-key.ts";
 import { serialNumberFrom } from "../../src/x509/serial-number.ts";
 import { signatureAlgorithmFor } from "../../src/x509/signature-algorithm.ts";
+import { assembleSigned } from "../../src/x509/signed.ts";
 
 export type KeyKind = "P-256" | "P-384" | "P-521" | "RSA-2048" | "RSA-3072" | "Ed25519";
 
@@ -67,7 +67,7 @@ function signerOf(
   publicKey: PublicKeyInfo,
 ): (tbs: Uint8Array) => Uint8Array {
   const { hash, identifier } = signatureAlgorithmFor(publicKey.type);
-  return (tbs) => assembleCertificate(tbs, identifier, sign(hash, tbs, privateKey));
+  return (tbs) => assembleSigned(tbs, identifier, sign(hash, tbs, privateKey));
 }
 
 export function rootAuthority(kind: KeyKind = "P-256", commonName = "Test Root"): Authority {

@@ -2,7 +2,6 @@ import { expect, test } from "vitest";
 import { CountersignError } from "../../src/errors.ts";
 import { buildTbsCertificate, certificateTemplate } from "../../src/x509/certificate-template.ts";
 import {
-  assembleCertificate,
   parseCertificate,
   parseTbsCertificate,
   type TbsCertificate,
@@ -23,7 +22,7 @@ import { readIssuer } from "../../src/x509/issuer.ts";
 import { encodeName, nameText } from "../../src/x509/name.ts";
 import { extensionOids, extKeyUsageOids } from "../../src/x509/oid.ts";
 import { checkPublicKey, parsePublicKey, publicKeyObject } from "../../src/x509/public-key.ts";
-import { parseSigned } from "../../src/x509/signed.ts";
+import { assembleSigned, parseSigned } from "../../src/x509/signed.ts";
 import {
   intermediateAuthority,
   keyPair,
@@ -87,9 +86,9 @@ test("CRT-19: a certificate of openssl is read as openssl shows it", () => {
   });
 });
 
-test("assembleCertificate undoes parseCertificate", () => {
+test("assembleSigned undoes parseCertificate", () => {
   const { tbs, signatureAlgorithm, signature } = parseCertificate(certificate);
-  expect(assembleCertificate(tbs.der, signatureAlgorithm, signature)).toEqual(certificate);
+  expect(assembleSigned(tbs.der, signatureAlgorithm, signature)).toEqual(certificate);
   expect(parseSigned(certificate).tbs).toEqual(built);
 });
 
