@@ -4,7 +4,7 @@
  */
 
 import { digestOf } from "../audit/digest.ts";
-import { equal, leafHash } from "../audit/merkle.ts";
+import { leafHash } from "../audit/merkle.ts";
 import { parseEntry, type LogEntryOf } from "../audit/entry.ts";
 import { CountersignError } from "../errors.ts";
 import { checkRoot, compileGate, refusal, type Gate } from "../gate/gate.ts";
@@ -24,7 +24,7 @@ import {
   parseTbsCertificate,
   type TbsCertificate,
 } from "../x509/certificate.ts";
-import { DerError, DerReader, encodingOf, Tag } from "../x509/der.ts";
+import { DerError, DerReader, encodingOf, equalOctets, Tag } from "../x509/der.ts";
 import { parseAuthorityKeyIdentifier, parseBasicConstraints } from "../x509/extension.ts";
 import { readIssuer, type Issuer } from "../x509/issuer.ts";
 import { extensionOids } from "../x509/oid.ts";
@@ -160,7 +160,7 @@ export function createSigner(parts: SignerParts): Signer {
 
   function identify(certificate: Uint8Array, chain: readonly Uint8Array[]): Identity {
     const issuer = readIssuer(certificate);
-    if (!equal(issuer.publicKey.spki, key.publicKey)) {
+    if (!equalOctets(issuer.publicKey.spki, key.publicKey)) {
       throw new CountersignError(
         "config-invalid",
         "the certificate is not that of the token's key",
@@ -206,7 +206,7 @@ export function createSigner(parts: SignerParts): Signer {
   }
 
   function checkAlgorithm(identifier: Uint8Array): void {
-    if (!equal(identifier, algorithm.identifier)) {
+    if (!equalOctets(identifier, algorithm.identifier)) {
       throw mismatch("a signature algorithm that is not that of the key");
     }
   }
@@ -216,10 +216,11 @@ export function createSigner(parts: SignerParts): Signer {
     authorityKeyIdentifier: Uint8Array | undefined,
   ): Identity {
     const ca = requireIdentity();
-    if (!equal(issuer, ca.issuer.name)) throw mismatch("an issuer name that is not this CA's");
+    if (!equalOctets(issuer, ca.issuer.name))
+      throw mismatch("an issuer name that is not this CA's");
     if (
       authorityKeyIdentifier === undefined ||
-      !equal(authorityKeyIdentifier, ca.issuer.keyIdentifier)
+      !equalOctets(authorityKeyIdentifier, ca.issuer.keyIdentifier)
     ) {
       throw mismatch("an authority key identifier that is not this CA's");
     }
@@ -247,7 +248,7 @@ export function createSigner(parts: SignerParts): Signer {
     if (tbs.notAfter > addLifetime(tbs.notBefore, rules.lifetime.maximum)) {
       throw mismatch("a lifetime longer than the profile's");
     }
-    if (equal(tbs.subjectPublicKeyInfo, key.publicKey))
+    if (equalOctets(tbs.subjectPublicKeyInfo, key.publicKey))
       throw mismatch("the CA's own key as subject");
     refusal(ca.gate.checkCertificate(tbs.der, { profile, requester: intent.actor.id, now: at }));
   }
@@ -278,8 +279,8 @@ export function createSigner(parts: SignerParts): Signer {
       return;
     }
     if (tbs.notBefore > at) throw mismatch("notBefore later than now");
-    if (equal(tbs.subjectPublicKeyInfo, key.publicKey)) {
-      if (!equal(tbs.issuer, tbs.subject)) throw mismatch("the CA's own key as subject");
+    if (equalOctets(tbs.subjectPublicKeyInfo, key.publicKey)) {
+      if (!equalOctets(tbs.issuer, tbs.subject)) throw mismatch("the CA's own key as subject");
       refusal(checkRoot(tbs.der, { now: at }));
       return;
     }
