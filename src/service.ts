@@ -19,14 +19,16 @@ import { policyDigest } from "./custody/grant.ts";
 import type { KeeperStatus } from "./custody/keeper-client.ts";
 import { CountersignError } from "./errors.ts";
 import { createApi } from "./http/api.ts";
-import type { Measurement, Readiness } from "./http/parts.ts";
+import type { Readiness } from "./http/parts.ts";
 import { createIssuance } from "./issuance/issuance.ts";
 import { IssuerSet } from "./issuance/issuer.ts";
 import { RequesterRegister } from "./issuance/requesters.ts";
 import { openLedger, type Ledger } from "./ledger.ts";
+import { measurements } from "./measurements.ts";
 import { compilePolicy, decide } from "./policy/decide.ts";
 import { parsePolicy, policyFrame, type Policy } from "./policy/document.ts";
 import { canonicalNames } from "./policy/name.ts";
+import { readinessOf } from "./readiness.ts";
 import { createRevocations } from "./revocation/revocations.ts";
 import { CrlSchedule, publicReason } from "./revocation/crl-schedule.ts";
 
@@ -405,62 +407,6 @@ async function abandonOpenIntents(ledger: Ledger, now: () => Date): Promise<void
   }
 }
 
-/** @param trouble - What keeps the service from working, for everybody to read. */
-export function readinessOf(
-  status: Pick<KeeperStatus, "keys">,
-  lists: ReturnType<CrlSchedule["troubles"]>,
-  trouble: string | undefined,
-  policy: Pick<ReturnType<typeof compilePolicy>, "issuers">,
-  now: Date,
-): Readiness {
-  const keys = status.keys.map((key) => ({
-    name: `key of ${key.issuer}`,
-    state: key.state,
-    ...(key.detail === undefined ? {} : { detail: key.detail }),
-  }));
-  const crls = lists.map(({ issuer, overdue, trouble: reason, nextUpdate }) => {
-    const detail = [reason, nextUpdate && `the published one ends ${nextUpdate.toISOString()}`];
-    const part = {
-      name: `CRL of ${issuer}`,
-      state:
-        nextUpdate === undefined
-          ? "missing"
-          : nextUpdate <= now
-            ? "expired"
-            : overdue || reason !== undefined
-              ? "ageing"
-              : "fresh",
-      ...(reason === undefined && nextUpdate === undefined
-        ? {}
-        : { detail: detail.filter(Boolean).join("; ") }),
-    };
-    return { issuer, part };
-  });
-  // Without a CRL that is in force, relying parties refuse all that the issuer has issued.
-  const withoutCrl = new Set(
-    crls
-      .filter(({ part: { state } }) => state === "missing" || state === "expired")
-      .map(({ issuer }) => issuer),
-  );
-  const issuing = status.keys.filter(
-    (key) => (policy.issuers.get(key.issuer)?.profiles.size ?? 0) > 0,
-  );
-  return {
-    ready:
-      trouble === undefined &&
-      issuing.some((key) => key.state === "open" && !withoutCrl.has(key.issuer)),
-    parts: [
-      {
-        name: "log",
-        state: trouble === undefined ? "open" : "failed",
-        ...(trouble === undefined ? {} : { detail: trouble }),
-      },
-      ...keys,
-      ...crls.map(({ part }) => part),
-    ],
-  };
-}
-
 async function statusFor(ledger: Ledger, status: KeeperStatus): Promise<Record<string, unknown>> {
   return {
     service: status.service,
@@ -481,59 +427,6 @@ async function statusFor(ledger: Ledger, status: KeeperStatus): Promise<Record<s
       grantedPolicy,
     })),
   };
-}
-
-async function measurements(
-  ledger: Ledger,
-  status: KeeperStatus,
-  schedule: CrlSchedule,
-  now: Date,
-): Promise<Measurement[]> {
-  const counts = await ledger.reads.counts();
-  return [
-    {
-      name: "log_entries",
-      help: "Entries of the audit log.",
-      kind: "counter",
-      values: [{ value: ledger.journal.size }],
-    },
-    {
-      name: "certificates",
-      help: "Certificate records by state.",
-      kind: "gauge",
-      values: [
-        { labels: { state: "issued" }, value: counts.issued },
-        { labels: { state: "pending" }, value: counts.pending },
-      ],
-    },
-    {
-      name: "revocations",
-      help: "Revoked certificates.",
-      kind: "counter",
-      values: [{ value: counts.revoked }],
-    },
-    {
-      name: "key_open",
-      help: "1 while the issuer's key can sign.",
-      kind: "gauge",
-      values: status.keys.map(({ issuer, state }) => ({
-        labels: { issuer },
-        value: state === "open" ? 1 : 0,
-      })),
-    },
-    {
-      name: "crl_life_left_seconds",
-      help: "Until nextUpdate of the published CRL.",
-      kind: "gauge",
-      values: schedule
-        .troubles()
-        .flatMap(({ issuer, nextUpdate }) =>
-          nextUpdate === undefined
-            ? []
-            : [{ labels: { issuer }, value: (nextUpdate.getTime() - now.getTime()) / 1000 }],
-        ),
-    },
-  ];
 }
 
 interface ServedSite {

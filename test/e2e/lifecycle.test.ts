@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
 import { setTimeout as pause } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { Denials, oneAtATime, readinessOf } from "../../src/service.ts";
+import { readinessOf } from "../../src/readiness.ts";
+import { Denials, oneAtATime } from "../../src/service.ts";
 import { makeCsr } from "../support/csr.ts";
 import { makePair, startSites } from "../support/http-sites.ts";
 import {
