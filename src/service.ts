@@ -170,14 +170,12 @@ async function serve(
   let stopping = false;
   let broken: Error | undefined;
   const refresh = async (): Promise<KeeperStatus> => (status = await keeper.status());
+  const trouble = (): string | undefined => {
+    const reason = broken ?? journal.trouble;
+    return reason === undefined ? (stopping ? "stopping" : undefined) : publicReason(reason);
+  };
   const readiness = async (): Promise<Readiness> =>
-    readinessOf(
-      status,
-      schedule.troubles(),
-      broken === undefined ? (stopping ? "stopping" : undefined) : publicReason(broken),
-      compiled,
-      now(),
-    );
+    readinessOf(status, schedule.troubles(), trouble(), compiled, now());
 
   const denials = new Denials(now(), (count, since, until) =>
     journal.append({

@@ -189,20 +189,21 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
     },
     async status() {
       const list = keyId === undefined ? undefined : stateFile.state.lists[keyId];
-      const signaturesLeft =
-        process?.state === "open" ? await answerWithin(process.signaturesLeft()) : undefined;
-      const silent = process?.state === "open" && signaturesLeft === undefined;
-      const trouble =
-        failure ??
-        (silent
-          ? new CountersignError("token-unavailable", "the signer does not answer")
-          : process?.failure);
+      let signaturesLeft: number | undefined;
+      let trouble = failure ?? process?.failure;
+      if (process?.state === "open") {
+        try {
+          signaturesLeft = await answerWithin(process.signaturesLeft());
+        } catch (error) {
+          trouble = failure ?? (error as Error);
+        }
+      }
       return {
         keyId: keyId ?? "",
         issuer,
         state: isHeld()
           ? "held"
-          : process?.state === "open" && !silent
+          : signaturesLeft !== undefined
             ? "open"
             : trouble === undefined
               ? "locked"
@@ -225,14 +226,17 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
   };
 }
 
-/** undefined if there is none in time: the answer, when it comes, is nobody's. */
-async function answerWithin<Answer>(answer: Promise<Answer>): Promise<Answer | undefined> {
+/** @throws CountersignError `token-unavailable` if there is none in time: the answer, when it comes, is nobody's. */
+async function answerWithin<Answer>(answer: Promise<Answer>): Promise<Answer> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), STATUS_MILLISECONDS);
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(
+      () => reject(new CountersignError("token-unavailable", "the signer does not answer")),
+      STATUS_MILLISECONDS,
+    );
   });
   try {
-    return await Promise.race([answer.catch(() => undefined), late]);
+    return await Promise.race([answer, late]);
   } finally {
     clearTimeout(timer);
   }

@@ -19,6 +19,7 @@ import { openToken, type Token } from "./token/token.ts";
 
 outliveSignals();
 
+let token: Token | undefined;
 let signer: Signer | undefined;
 let opened = false;
 
@@ -89,9 +90,18 @@ function receive(message: ToSigner, body: Uint8Array): void {
       cutter.finish();
       return;
     }
-    case "status":
-      frames.send({ type: "status", id: message.id, signaturesLeft: signer.signaturesLeft });
+    case "status": {
+      const { id } = message;
+      try {
+        token!.check();
+        frames.send({ type: "status", id, signaturesLeft: signer.signaturesLeft });
+      } catch (error) {
+        const refusal = refusalOf(error);
+        reportPin(refusal);
+        frames.send({ type: "refused", id, ...refusal });
+      }
       return;
+    }
   }
 }
 
@@ -103,7 +113,8 @@ function reportPin(refusal: Refusal): void {
 function open(opening: Opening): Signer {
   const now = (): Date => new Date();
   const { issuer, grant, alreadySigned, usedDigests, policy, logKey } = opening;
-  const { key } = openTokenOf(opening, now);
+  token = openTokenOf(opening, now);
+  const { key } = token;
   const signer = createSigner({
     key,
     issuer,

@@ -59,6 +59,7 @@ export interface SignerProcess {
     refuse: (refusal: Refusal) => void,
   ): void;
   changeRequesters(statements: readonly Uint8Array[]): void;
+  /** @throws CountersignError what keeps the key from signing now, `token-unavailable` for one. */
   signaturesLeft(): Promise<number>;
   /** Ends the process and starts a new one. */
   restart(): void;

@@ -113,6 +113,8 @@ export interface Journal {
   append(item: JournalItem): Promise<number>;
   /** Entries on disk. */
   readonly size: number;
+  /** Why nothing was written of late; undefined again after a success, or when it is time to try. */
+  readonly trouble: Error | undefined;
   /** Waits until everything appended is on disk, signed by the keeper, and the newest checkpoint stored. */
   drain(): Promise<void>;
   /** Resolves, with the reason, when the log can never be written again: the service must stop. */

@@ -19,6 +19,9 @@ const CATCH_UP_ENTRIES = 4096;
 /** How long a checkpoint waits for a commit to travel with before it gets one of its own. */
 const CHECKPOINT_MILLISECONDS = 200;
 
+/** How long a failure counts as trouble: as long as it does, a load balancer may send nobody who would try. */
+const TROUBLE_MILLISECONDS = 15_000;
+
 /** How long the answer to an Idempotency-Key is kept. */
 const IDEMPOTENCY_MILLISECONDS = 24 * 3_600_000;
 
@@ -104,6 +107,7 @@ function startJournal(parts: {
   let writing = false;
   let signing = 0;
   let doubtful = false; // whether a failed commit may have come through after all
+  let failure: { readonly error: CountersignError; readonly at: number } | undefined;
   let stopped: CountersignError | undefined;
   let closed = false;
   let timer: NodeJS.Timeout | undefined;
@@ -163,9 +167,11 @@ function startJournal(parts: {
         await commit(batch.slice(0, half));
         return commit(batch.slice(half));
       }
+      if (!isOfAnItem(error)) failure = { error: cannotWrite(error), at: performance.now() };
       for (const { item, reject } of batch) reject(stopped ?? unwritten(item, error));
       return;
     }
+    failure = undefined;
     committed = tree.size;
     if (checkpoint === carried) checkpoint = undefined;
     if (stopped !== undefined) return rejectAll(batch, stopped);
@@ -251,6 +257,10 @@ function startJournal(parts: {
     get size() {
       return committed;
     },
+    get trouble() {
+      const recent = failure !== undefined && performance.now() - failure.at < TROUBLE_MILLISECONDS;
+      return stopped ?? (recent ? failure!.error : undefined);
+    },
     drain,
     close() {
       closed = true;
@@ -305,12 +315,14 @@ function isOfAnItem(error: unknown): boolean {
 }
 
 function unwritten(item: JournalItem, cause: unknown): CountersignError {
-  if (!isOfAnItem(cause)) {
-    return new CountersignError("log-unavailable", "the log cannot be written", { cause });
-  }
+  if (!isOfAnItem(cause)) return cannotWrite(cause);
   return item.kind === "revocation"
     ? new CountersignError("revocation-conflict", "the certificate is already revoked", { cause })
     : new CountersignError("log-unavailable", "the record contradicts what is stored", { cause });
+}
+
+function cannotWrite(cause: unknown): CountersignError {
+  return new CountersignError("log-unavailable", "the log cannot be written", { cause });
 }
 
 function otherHead(size: number): Error {

@@ -85,17 +85,25 @@ test("the API key is in no argument of any process, and the PIN in none either",
   }
 });
 
+/** What /readyz says of the issuing CA's key, after its status. */
+async function keyState(): Promise<string> {
+  const answer = await service.api("/readyz", { token: false });
+  const { parts } = answer.json<{ parts: { name: string; state: string }[] }>();
+  return `${answer.status} ${parts.find(({ name }) => name === "key of issuing")?.state}`;
+}
+
 test("a token that goes away gives 503, and comes back without a restart", async () => {
   const tokens = join(home, "keeper/tokens");
   expect((await issue()).status).toBe(201);
   renameSync(tokens, `${tokens}.away`);
   const away = await issue();
+  // Nobody needs to ask for a certificate for it to be seen, nor for it to be seen again.
+  await expect.poll(() => keyState(), { timeout: 20_000, interval: 250 }).toBe("503 unavailable");
   renameSync(`${tokens}.away`, tokens);
   expect(away.status).toBe(503);
   expect(away.json()).toMatchObject({ type: "/problems/token-unavailable" });
-  await expect
-    .poll(async () => (await issue()).status, { timeout: 20_000, interval: 250 })
-    .toBe(201);
+  await expect.poll(() => keyState(), { timeout: 20_000, interval: 250 }).toBe("200 open");
+  expect((await issue()).status).toBe(201);
 });
 
 test("a log that cannot be written signs nothing, and goes on when it can", async () => {
@@ -105,12 +113,18 @@ test("a log that cannot be written signs nothing, and goes on when it can", asyn
   holder.stdin.write("BEGIN IMMEDIATE; SELECT 'held';\n");
   await held;
   const refused = await issue();
+  const ready = await service.api("/readyz", { token: false });
+  expect([ready.status, ready.json()["parts"]]).toEqual([
+    503,
+    expect.arrayContaining([{ name: "log", state: "failed", detail: expect.any(String) }]),
+  ]);
   const ended = new Promise((resolve) => holder.once("close", resolve));
   holder.stdin.end("ROLLBACK;\n");
   await ended;
   expect(refused.status).toBe(503);
   expect(refused.json()).toMatchObject({ type: "/problems/log-unavailable" });
   expect((await issue()).status).toBe(201);
+  expect((await service.api("/readyz", { token: false })).status).toBe(200);
 });
 
 test("metrics need their own key, which opens nothing else", async () => {

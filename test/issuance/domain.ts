@@ -79,6 +79,9 @@ export async function openDomain(options: DomainOptions = {}) {
     get size() {
       return writer.size;
     },
+    get trouble() {
+      return writer.trouble;
+    },
     drain: () => writer.drain(),
     failed: writer.failed,
   };

@@ -162,6 +162,23 @@ export class Token {
     }
   }
 
+  /**
+   * Looks whether the key is there, and opens the token anew as signing does.
+   *
+   * @throws CountersignError as signing would.
+   */
+  check(): void {
+    if (this.#lost !== undefined) this.#reopenInTime(this.#lost);
+    // A call under way finds out by itself.
+    const lane = this.#idle[0];
+    if (this.#busy > 0 || lane === undefined) return;
+    try {
+      attributeOf(this.#lib, lane.session, lane.privateKey, pkcs11.CKA_ID);
+    } catch (error) {
+      throw this.#lose(error);
+    }
+  }
+
   /** Waits for the calls under way, logs out and forgets the PIN. */
   async close(): Promise<void> {
     this.#closed = true;

@@ -253,7 +253,9 @@ test.for([
 
     for (let round = 0; round < 3; round++) {
       expect(verify("sha256", tbs, publicKey, await token.key.sign(tbs))).toBe(true);
+      token.check();
       renameSync(place, away);
+      if (round === 1) expect(codeOf(() => token.check())).toBe("token-unavailable"); // unasked
       for (let i = 0; i < 3; i++) {
         const results = await Promise.allSettled(
           Array.from({ length: 6 }, () => token.key.sign(tbs)),
@@ -267,6 +269,7 @@ test.for([
         clock.now += 1000;
       }
       renameSync(away, place);
+      if (round === 1) token.check();
     }
     expect(verify("sha256", tbs, publicKey, await token.key.sign(tbs))).toBe(true);
   },
