@@ -47,6 +47,7 @@ if [ -n "$tests" ]; then
   need golang-go go
   [ -d /usr/share/gocode/src/golang.org/x/mod ] || missing="$missing golang-golang-x-mod-dev"
   need bsdutils script
+  need python3 python3
 fi
 
 status=0

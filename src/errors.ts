@@ -58,6 +58,10 @@ export type ErrorCode =
   | "log-unavailable"
   | "rolled-back"
   | "head-missing"
+  // shares and what they open
+  | "share-checksum"
+  | "kek-mismatch"
+  | "sealed-key-corrupt"
   // the installation
   | "service-stopping"
   | "home-in-use"

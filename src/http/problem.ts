@@ -296,6 +296,23 @@ export const problems: Readonly<Record<ErrorCode, ProblemKind>> = {
     advice:
       "The host's clock lies before what was last signed. The service's operator has to set it right.",
   },
+  "share-checksum": {
+    status: 422,
+    title: "Share is mistyped",
+    advice:
+      "Compare it group by group with the paper or the share file and send it again. Nobody else's share is lost.",
+  },
+  "kek-mismatch": {
+    status: 500,
+    title: "Shares do not open the key",
+    advice:
+      "Every share is right and yet they do not open the sealed key: it or the share set was changed. Restore both from one backup.",
+  },
+  "sealed-key-corrupt": {
+    status: 500,
+    title: "Sealed key is damaged",
+    advice: "The sealed key was changed after it was made. Restore it from a backup of its epoch.",
+  },
   "service-stopping": {
     status: 503,
     title: "Service is stopping",
