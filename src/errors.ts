@@ -58,6 +58,12 @@ export type ErrorCode =
   | "log-unavailable"
   | "rolled-back"
   | "head-missing"
+  // people, and what they sign
+  | "operator-unknown"
+  | "roster-invalid"
+  | "roster-unsigned"
+  | "approval-malformed"
+  | "submission-malformed"
   // shares and what they open
   | "share-checksum"
   | "kek-mismatch"

@@ -296,6 +296,36 @@ export const problems: Readonly<Record<ErrorCode, ProblemKind>> = {
     advice:
       "The host's clock lies before what was last signed. The service's operator has to set it right.",
   },
+  "operator-unknown": {
+    status: 403,
+    title: "Operator is unknown",
+    advice:
+      "The roster in force has nobody of this name. Compare it with `operator` in what was signed.",
+  },
+  "roster-invalid": {
+    status: 422,
+    title: "Roster cannot be used",
+    advice:
+      "Correct what `detail` names, and have the roster signed anew: its bytes change with it.",
+  },
+  "roster-unsigned": {
+    status: 422,
+    title: "A signature under the roster is missing",
+    advice:
+      "Every key that is new in a roster signs it, so that nobody is enrolled with a key they do not hold.",
+  },
+  "approval-malformed": {
+    status: 400,
+    title: "Approval is malformed",
+    advice:
+      "Send the approval as the canonical JSON that was signed, with the members of its schema and no others.",
+  },
+  "submission-malformed": {
+    status: 400,
+    title: "Submission is malformed",
+    advice:
+      "Send the submission as the canonical JSON that was signed, with the members of its schema and no others.",
+  },
   "share-checksum": {
     status: 422,
     title: "Share is mistyped",
