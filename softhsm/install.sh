@@ -46,6 +46,7 @@ fi
 if [ -n "$tests" ]; then
   need golang-go go
   [ -d /usr/share/gocode/src/golang.org/x/mod ] || missing="$missing golang-golang-x-mod-dev"
+  need age age
   need bsdutils script
   need python3 python3
 fi

@@ -65,6 +65,9 @@ export type ErrorCode =
   | "approval-malformed"
   | "submission-malformed"
   // shares and what they open
+  | "recipient-refused"
+  | "share-malformed"
+  | "share-unreadable"
   | "share-checksum"
   | "kek-mismatch"
   | "sealed-key-corrupt"

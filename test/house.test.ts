@@ -28,6 +28,7 @@ const owners: Record<string, string> = {
   pkcs11js: "custody/token/",
   "shamirs-secret-sharing-ts": "custody/sealed/shamir.ts",
   "@scure/base": "custody/sealed/",
+  "age-encryption": "custody/",
   koa: "http/",
   "@koa/router": "http/",
   "prom-client": "http/",

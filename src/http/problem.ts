@@ -326,6 +326,24 @@ export const problems: Readonly<Record<ErrorCode, ProblemKind>> = {
     advice:
       "Send the submission as the canonical JSON that was signed, with the members of its schema and no others.",
   },
+  "recipient-refused": {
+    status: 422,
+    title: "Recipient is refused",
+    advice:
+      "Make an age identity with `age-keygen -o KEYFILE` and enrol the recipient that it prints.",
+  },
+  "share-malformed": {
+    status: 400,
+    title: "Share is malformed",
+    advice:
+      "Send the share file as age wrote it, in base64: binary, with one recipient, under 8 KiB.",
+  },
+  "share-unreadable": {
+    status: 422,
+    title: "Share cannot be opened",
+    advice:
+      "It was encrypted to another recipient, usually that of an earlier unlock. Encrypt it to the recipient in the present statement and send it again. Nobody else's share is lost.",
+  },
   "share-checksum": {
     status: 422,
     title: "Share is mistyped",
