@@ -65,6 +65,7 @@ export type ErrorCode =
   | "approval-malformed"
   | "submission-malformed"
   // shares and what they open
+  | "plan-invalid"
   | "recipient-refused"
   | "share-malformed"
   | "share-unreadable"

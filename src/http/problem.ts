@@ -326,6 +326,12 @@ export const problems: Readonly<Record<ErrorCode, ProblemKind>> = {
     advice:
       "Send the submission as the canonical JSON that was signed, with the members of its schema and no others.",
   },
+  "plan-invalid": {
+    status: 422,
+    title: "Plan cannot be dealt",
+    advice:
+      "Correct what `detail` names and propose the plan anew: approvals are of its exact bytes.",
+  },
   "recipient-refused": {
     status: 422,
     title: "Recipient is refused",

@@ -1,6 +1,15 @@
 /** A sealed key, `CSKB` version 1: a private key or a token's PIN under a KEK. CUSTODY.md 2.5. */
 
-import { createCipheriv, createDecipheriv, hkdfSync, timingSafeEqual } from "node:crypto";
+import {
+  createCipheriv,
+  createDecipheriv,
+  createPrivateKey,
+  createPublicKey,
+  hash,
+  hkdfSync,
+  type KeyObject,
+  timingSafeEqual,
+} from "node:crypto";
 import { CountersignError } from "../../errors.ts";
 import type { ShareContext } from "./share.ts";
 import { checkSharing, KEK_LENGTH } from "./shamir.ts";
@@ -119,6 +128,32 @@ export function openSealedKey(sealed: Uint8Array, kek: Uint8Array): Buffer {
     throw corrupt("it was changed after it was sealed", error);
   }
   return secret;
+}
+
+/**
+ * Opens a sealed private key and checks that it is the one of `keyId`; undefined if a PIN is sealed.
+ *
+ * @throws CountersignError as {@link openSealedKey}; `sealed-key-corrupt` if it is another key.
+ */
+export function openPrivateKey(sealed: Uint8Array, kek: Uint8Array): KeyObject | undefined {
+  const { payload, keyId } = readSealedKey(sealed);
+  if (payload !== "pkcs8") return undefined;
+  const pkcs8 = openSealedKey(sealed, kek);
+  let key: KeyObject;
+  let spki: Buffer;
+  try {
+    key = createPrivateKey({ key: pkcs8, format: "der", type: "pkcs8" });
+    spki = createPublicKey(key).export({ format: "der", type: "spki" });
+  } catch {
+    // What OpenSSL says of it may quote it.
+    throw corrupt("it holds no private key");
+  } finally {
+    pkcs8.fill(0);
+  }
+  if (!timingSafeEqual(hash("sha256", spki, "buffer"), keyId)) {
+    throw corrupt("it holds another key than it says");
+  }
+  return key;
 }
 
 function writeHeader(octets: Buffer, header: SealedKeyHeader): void {
