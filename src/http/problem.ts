@@ -356,6 +356,46 @@ export const problems: Readonly<Record<ErrorCode, ProblemKind>> = {
     advice:
       "Compare it group by group with the paper or the share file and send it again. Nobody else's share is lost.",
   },
+  "submission-stale": {
+    status: 409,
+    title: "Submission is stale",
+    advice:
+      "It is of another unlock or another file. Read the present statement, and make and sign it anew.",
+  },
+  "unlock-closed": {
+    status: 409,
+    title: "Unlock is closed",
+    advice: "It has enough shares, or has ended. The ceremony says whether another one gathers.",
+  },
+  "share-stale": {
+    status: 422,
+    title: "Share is of another epoch",
+    advice:
+      "Use the share file of the last reshare, and destroy older ones. Nobody else's share is lost.",
+  },
+  "share-foreign": {
+    status: 422,
+    title: "Share is of another key",
+    advice:
+      "Look for the share file whose comments name the key in the statement. Nobody else's share is lost.",
+  },
+  "share-not-yours": {
+    status: 403,
+    title: "Share is somebody else's",
+    advice:
+      "Each custodian sends their own share in their own name. This was recorded. Nobody's share is lost.",
+  },
+  "share-wrong": {
+    status: 422,
+    title: "Share is wrong",
+    advice:
+      "It is well-formed and does not belong to the key. Decrypt the share file again or compare the paper, and send it again. This was recorded. Nobody else's share is lost.",
+  },
+  "share-repeated": {
+    status: 409,
+    title: "Share is counted already",
+    advice: "Nothing more is needed from you; others are still missing.",
+  },
   "kek-mismatch": {
     status: 500,
     title: "Shares do not open the key",
