@@ -130,7 +130,11 @@ export function createIssuance(parts: IssuanceParts): Issuance {
     const since = new Date(parts.now().getTime() - IDEMPOTENCY_MILLISECONDS);
     const kept = await parts.reads.idempotency(command.caller.id, key, since);
     if (kept !== undefined) {
-      if (!body.equals(kept.bodySha256)) throw reused();
+      if (!body.equals(kept.bodySha256)) {
+        const error = reused();
+        await parts.journal.append({ kind: "entry", leaf: refusedEntry(command, error) });
+        throw error;
+      }
       let row = kept.certificate;
       if (row.state === "pending") {
         if (unrecorded.has(row.index)) await record(row.index);
@@ -172,13 +176,13 @@ export function createIssuance(parts: IssuanceParts): Issuance {
 
   async function issueAnew(command: IssueCommand): Promise<IssuedAnswer> {
     const { requester } = requireRequester(command.caller);
-    const issuer = parts.issuers.find(command.issuer);
     await turn();
     try {
+      const issuer = parts.issuers.find(command.issuer);
       return await sign(command, issuer, prepare(parts, command, issuer, requester.name));
     } catch (error) {
       if (error instanceof CountersignError && !(error instanceof SigningFailure)) {
-        await parts.journal.append({ kind: "entry", leaf: refusedEntry(command, issuer, error) });
+        await parts.journal.append({ kind: "entry", leaf: refusedEntry(command, error) });
       }
       throw error instanceof SigningFailure ? error.failure : error;
     }
@@ -277,17 +281,17 @@ export function createIssuance(parts: IssuanceParts): Issuance {
       .catch(parts.abandoned);
   }
 
-  function refusedEntry(
-    command: IssueCommand,
-    issuer: Issuer,
-    error: CountersignError,
-  ): Uint8Array {
+  function refusedEntry(command: IssueCommand, error: CountersignError): Uint8Array {
     const { rule, name } = error.members as { rule?: unknown; name?: unknown };
+    const issuer = [...parts.issuers.all()].find(({ id }) => id === command.issuer);
     return encodeEntry({
       type: "sign.refused",
       at: parts.now(),
       actor: actorOf(command.caller),
-      subject: { issuer: issuer.id, keyId: issuer.keyId },
+      subject: {
+        issuer: entryText(command.issuer),
+        ...(issuer === undefined ? {} : { keyId: issuer.keyId }),
+      },
       data: {
         code: error.code,
         ...(typeof rule === "string" ? { rule: entryText(rule) } : {}),

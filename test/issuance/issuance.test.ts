@@ -221,6 +221,22 @@ test("a repetition under the Idempotency-Key gets the certificate whose result c
   ]);
 });
 
+test("requests that come at once are prepared a few at a time, and other work comes in between", async () => {
+  await using domain = await openDomain();
+  let round = 0;
+  let counting = setImmediate(function next() {
+    round++;
+    counting = setImmediate(next);
+  });
+  const perRound = new Map<number, number>();
+  domain.hooks.append = async (item) => {
+    if (item.kind === "certificate-intent") perRound.set(round, (perRound.get(round) ?? 0) + 1);
+  };
+  await Promise.all(Array.from({ length: 12 }, () => domain.issue()));
+  clearImmediate(counting);
+  expect(Math.max(...perRound.values())).toBe(4);
+});
+
 // Kept answers
 
 test("the same Idempotency-Key gets the same certificate, another body is refused", async () => {
@@ -282,6 +298,21 @@ test("two requests at the same time under one Idempotency-Key are one issuance",
   await expect(
     Promise.all([domain.issue(underKey("two")), domain.issue(underKey("two", "another"))]),
   ).rejects.toEqual(refused("idempotency-key-reused"));
+});
+
+test.for([
+  { code: "idempotency-key-reused", change: underKey("one", "another"), issuer: "issuing" },
+  { code: "issuer-unknown", change: { issuer: "another" }, issuer: "another" },
+])("$code of a requester is in the log", async ({ code, change, issuer }) => {
+  await using domain = await openDomain();
+  await domain.issue(underKey("one"));
+  await expect(domain.issue(change)).rejects.toEqual(refused(code));
+  expect((await domain.entries()).at(-1)).toMatchObject({
+    type: "sign.refused",
+    actor: { id: "deploy" },
+    subject: { issuer },
+    data: { code },
+  });
 });
 
 test("a kept answer is given whatever else is asked under its Idempotency-Key at the same time", async () => {
