@@ -27,7 +27,12 @@ import {
 } from "../../src/x509/extension.ts";
 import { readIssuer } from "../../src/x509/issuer.ts";
 import { emptyName, encodeName } from "../../src/x509/name.ts";
-import { accessMethodOids, extensionOids, extKeyUsageOids } from "../../src/x509/oid.ts";
+import {
+  accessMethodOids,
+  attributeTypeOids,
+  extensionOids,
+  extKeyUsageOids,
+} from "../../src/x509/oid.ts";
 import { serialNumberFrom } from "../../src/x509/serial-number.ts";
 import { assembleSigned } from "../../src/x509/signed.ts";
 import { parseCertificate } from "../../src/x509/certificate.ts";
@@ -300,6 +305,14 @@ test.for<{
     ),
   },
   {
+    name: "a critical CDP",
+    change: replacing(
+      extensionOids.cRLDistributionPoints,
+      encodeDistributionPoint("http://127.0.0.1/crl/issuing.crl"),
+      true,
+    ),
+  },
+  {
     name: "an OCSP responder in the AIA",
     change: replacing(
       extensionOids.authorityInfoAccess,
@@ -417,6 +430,26 @@ test.for<{
     expect(gate.checkCertificate(tbsOf(leaf), asked)).toMatchObject({ verdict: "refuse" });
   },
 );
+
+test.for([
+  { name: "TeletexString", tag: 0x14 },
+  { name: "IA5String", tag: 0x16 },
+])("a common name that is a SAN, but as $name, is refused (SRV-06)", ({ tag }) => {
+  const subject = (stringTag: number): Uint8Array =>
+    sequence(
+      element(
+        Tag.set,
+        sequence(
+          objectIdentifier(attributeTypeOids.CN),
+          element(stringTag, Buffer.from(webName.value)),
+        ),
+      ),
+    );
+  const decision = gate.checkCertificate(tbsOf({ subject: subject(tag) }), asked);
+  expect(decision).toMatchObject({ verdict: "refuse" });
+  const passes = gate.checkCertificate(tbsOf({ subject: subject(Tag.printableString) }), asked);
+  expect(passes).toMatchObject({ verdict: "allow" });
+});
 
 test("a common name that is a SAN, octet for octet, passes in every kind", () => {
   for (const [profile, extKeyUsage] of [
@@ -555,6 +588,17 @@ test("CRL-35: a reason that was lost on the way is found before and after signin
   });
 });
 
+/** The same CRL with other extensions. */
+function withCrlExtensions(
+  tbs: Uint8Array,
+  change: (list: Uint8Array[]) => Uint8Array[],
+): Uint8Array {
+  const fields = elementsOf(DerReader.whole(tbs, Tag.sequence));
+  const [list] = elementsOf(DerReader.whole(fields.pop()!, 0xa0));
+  const extensions = elementsOf(DerReader.whole(list!, Tag.sequence));
+  return sequence(...fields, element(0xa0, sequence(...change(extensions))));
+}
+
 /** The same CRL with one extension more. */
 function withCrlExtension(
   tbs: Uint8Array,
@@ -562,12 +606,24 @@ function withCrlExtension(
   critical: boolean,
   value: Uint8Array,
 ): Uint8Array {
-  const fields = elementsOf(DerReader.whole(tbs, Tag.sequence));
-  const [list] = elementsOf(DerReader.whole(fields.pop()!, 0xa0));
-  const extensions = elementsOf(DerReader.whole(list!, Tag.sequence));
-  extensions.push(encodeExtension({ oid, critical, value }));
-  return sequence(...fields, element(0xa0, sequence(...extensions)));
+  return withCrlExtensions(tbs, (list) => [...list, encodeExtension({ oid, critical, value })]);
 }
+
+test("CRL-51: a CRL whose AKI names issuer and serial number beside the key is refused", () => {
+  const tbs = withCrlExtensions(
+    crlOf(5n, entries),
+    replacing(
+      extensionOids.authorityKeyIdentifier,
+      sequence(
+        element(0x80, readIssuer(ca.issuing).keyIdentifier),
+        element(0xa1, element(0xa4, encodeName([{ type: "CN", value: "evil.test" }]))),
+        element(0x82, Uint8Array.of(1)),
+      ),
+    ),
+  );
+  expect(gate.checkCertificateList(tbs, { now })).toMatchObject({ rule: "CRL-51" });
+  expect(gate.checkSignedCertificateList(sign(tbs), { now })).toMatchObject({ rule: "CRL-51" });
+});
 
 const attributeCertificatesOnly = sequence(element(0x85, Uint8Array.of(0xff)));
 
