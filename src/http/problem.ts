@@ -215,7 +215,7 @@ export const problems: Readonly<Record<ErrorCode, ProblemKind>> = {
   },
   "revocation-conflict": {
     status: 409,
-    title: "Certificate is revoked for another reason",
+    title: "Certificate is revoked with another reason or date",
     advice: "GET the revocation to see reason and date; they do not change.",
   },
   "key-locked": {

@@ -33,7 +33,9 @@ const revoked = z.strictObject({
   visible: z
     .strictObject({ crlNumber: z.string().exactOptional(), by: timestamp })
     .meta({ description: "The CRL that carries it, and when one will at the latest" }),
-  repeated: z.boolean().meta({ description: "Whether it was revoked before, with this reason" }),
+  repeated: z.boolean().meta({
+    description: "Whether it was revoked before, with this reason and no other invalidityDate",
+  }),
 });
 
 export function revocationRoutes(parts: HttpParts): Route[] {
@@ -49,7 +51,7 @@ export function revocationRoutes(parts: HttpParts): Route[] {
       id,
       summary: "Revoke a certificate",
       description:
-        "For operators, the requester it was issued to or one that may revoke any of its issuers, the holder of its private key by mTLS, or anybody with a proof of possession. invalidityDate lies between the certificate's notBefore and now.",
+        "For operators, the requester it was issued to or one that may revoke any of its issuers, the holder of its private key by mTLS, or anybody with a proof of possession. invalidityDate lies between the certificate's notBefore and now. The same again is answered as it was; another reason, or an invalidityDate that is not the recorded one, is a revocation-conflict.",
       params: certificateParams,
       body: revokeBody,
       answers: {

@@ -30,7 +30,7 @@ export interface RevokeCommand {
   readonly serialNumber: string;
   readonly reason: CrlReason;
   /** When the certificate became worthless, RFC 5280 §5.3.2: not before it began, and not later than now. A fraction
-   *  of a second is dropped, as a CRL has none. */
+   *  of a second is dropped, as a CRL has none. Absent in a repetition: whichever is on record. */
   readonly invalidityDate?: Date;
   readonly requestId: string;
 }
@@ -44,7 +44,7 @@ export interface RevocationAnswer {
   readonly logIndex: number;
   /** The CRL that carries it, once there is one, and the latest moment at which there will be. */
   readonly visible: { readonly crlNumber?: string; readonly by: Date };
-  /** Whether it was revoked before, with the same reason. */
+  /** Whether it was revoked before, with the same reason and no other invalidityDate. */
   readonly repeated: boolean;
 }
 
@@ -104,6 +104,26 @@ export function createRevocations(parts: RevocationParts): Revocations {
           "revocation-conflict",
           `the certificate is revoked already, with reason ${before.reason}`,
           { members: { reason: before.reason, revocationDate: before.revocationDate } },
+        );
+      }
+      if (
+        invalidityDate !== null &&
+        invalidityDate.getTime() !== before.invalidityDate?.getTime()
+      ) {
+        const { invalidityDate: recorded } = before;
+        throw new CountersignError(
+          "revocation-conflict",
+          "the certificate is revoked already, with " +
+            (recorded === null
+              ? "no invalidityDate"
+              : `the invalidityDate ${recorded.toISOString()}`),
+          {
+            members: {
+              reason: before.reason,
+              revocationDate: before.revocationDate,
+              ...(recorded === null ? {} : { invalidityDate: recorded }),
+            },
+          },
         );
       }
       return answer(before, true, {

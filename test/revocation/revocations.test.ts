@@ -179,6 +179,29 @@ test("a second revocation with the same reason repeats the first, another reason
   );
 });
 
+test("a repetition with another invalidityDate is refused, with the same one or none it is a repetition", async () => {
+  await using domain = await openDomain();
+  const [dated, undated] = [await issued(domain), await issued(domain)];
+  const date = dated.notBefore;
+  const later = new Date(+date + 1_000);
+  domain.advance(DAY);
+  await dated.revoke({ invalidityDate: date });
+  domain.advance(2_000);
+  await undated.revoke();
+  const repeated = { repeated: true, invalidityDate: date };
+  await expect(dated.revoke()).resolves.toMatchObject(repeated);
+  // A CRL has no fractions of a second, so they are no other date.
+  const fraction = new Date(+date + 999);
+  for (const invalidityDate of [date, fraction]) {
+    await expect(dated.revoke({ invalidityDate })).resolves.toMatchObject(repeated);
+  }
+  for (const { revoke, serialNumber } of [dated, undated]) {
+    const before = await domain.reads.revocation("issuing", serialNumber);
+    await expect(revoke({ invalidityDate: later })).rejects.toEqual(refused("revocation-conflict"));
+    expect(await domain.reads.revocation("issuing", serialNumber)).toEqual(before);
+  }
+});
+
 test("two revocations at the same time are one", async () => {
   await using domain = await openDomain();
   const { revoke } = await issued(domain);
