@@ -46,6 +46,8 @@ export interface DatabaseRows {
   steps(): Promise<string[]>;
   /** Entries in it, those included that no checkpoint covers yet. */
   logSize(): Promise<number>;
+  /** Rows of audit_checkpoint, and the column `size` of the one that `log` reads. */
+  checkpointRows(): Promise<{ readonly count: number; readonly size: number | null }>;
   /** Indexes of entries before the first. */
   strayEntries(): Promise<number[]>;
   tiles(): AsyncIterable<{ readonly level: number; readonly n: number; readonly octets: number }>;
@@ -176,6 +178,7 @@ export class DatabaseCheck {
     }
     if (check.#sameLog) check.#stored = head;
     else await check.#checkpointRow(tree);
+    await check.#checkpointColumns();
     await check.#tileRows();
     return check;
   }
@@ -307,6 +310,18 @@ export class DatabaseCheck {
         position,
         `it covers ${stored.size} entries, and the database has ${this.#size}`,
       );
+    }
+  }
+
+  /** What the note does not say: that there is one, and under which size. */
+  async #checkpointColumns(): Promise<void> {
+    const { count, size } = await this.#database.checkpointRows();
+    if (count > 1) {
+      this.#findings.add("audit_checkpoint", `it has ${count} rows, and only the last one is kept`);
+    }
+    const stored = this.#stored?.size;
+    if (size !== null && stored !== undefined && size !== stored) {
+      this.#findings.add(`audit_checkpoint ${size}`, `its note is one of ${stored} entries`);
     }
   }
 

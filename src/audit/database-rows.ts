@@ -138,6 +138,12 @@ function databaseRows(shell: SqliteShell, log: LogSource, damage: readonly strin
       );
       return row!.size;
     },
+    async checkpointRows() {
+      const [row] = await shell.query<{ count: number; size: number | null }>(
+        "SELECT count(*) AS count, max(size) AS size FROM audit_checkpoint",
+      );
+      return row!;
+    },
     async strayEntries() {
       const rows = await shell.query<{ idx: number }>(
         `SELECT idx FROM audit_entry WHERE idx < 0 LIMIT ${PAGE}`,

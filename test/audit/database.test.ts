@@ -623,6 +623,18 @@ test.for([
     export: ["LOG-11 audit_tile 1/0"],
   },
   {
+    name: "the checkpoint under another size",
+    sql: "UPDATE audit_checkpoint SET size = 42",
+    database: ["LOG-11 audit_checkpoint 42"],
+    export: ["LOG-11 audit_checkpoint 42"],
+  },
+  {
+    name: "an older checkpoint beside the last",
+    sql: "INSERT INTO audit_checkpoint SELECT 42, note FROM audit_checkpoint",
+    database: ["LOG-11 audit_checkpoint"],
+    export: ["LOG-11 audit_checkpoint"],
+  },
+  {
     name: "the checkpoint deleted",
     sql: "DELETE FROM audit_checkpoint",
     database: ["LOG-1 checkpoint"],
