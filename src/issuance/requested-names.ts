@@ -1,6 +1,7 @@
 /** What a CSR asks for, as names that the policy can decide on. */
 
 import { CountersignError } from "../errors.ts";
+import { shownName } from "../policy/name.ts";
 import type { CertificationRequest } from "../x509/certification-request.ts";
 import {
   parseBasicConstraints,
@@ -33,11 +34,12 @@ export function requestedNames(
     }
     // Character for character (SRV-06): a DNS name stands in the certificate in lower case.
     if (!names.some((name) => name.value.toLowerCase() === attribute.value)) {
+      const name = shownName(attribute.value);
       throw new CountersignError(
         "name-refused",
-        `the common name ${quoted(attribute.value)} is not among the subject alternative names: add it there, ` +
+        `the common name "${name}" is not among the subject alternative names: add it there, ` +
           "in lower case in both places, or leave the subject empty",
-        { members: { rule: "SRV-06", name: quoted(attribute.value) } },
+        { members: { rule: "SRV-06", name } },
       );
     }
   }
@@ -89,14 +91,10 @@ function refuseExtension(extension: Extension, kind: "server" | "client" | "peer
 }
 
 function nameRefused(kind: string, value: string): CountersignError {
+  const name = shownName(value);
   return new CountersignError(
     "name-refused",
-    `no rule allows names of the kind ${kind}: ${quoted(value)}`,
-    { members: { rule: `${kind} (no rule for this kind)`, name: quoted(value) } },
+    `no rule allows names of the kind ${kind}: "${name}"`,
+    { members: { rule: `${kind} (no rule for this kind)`, name } },
   );
-}
-
-/** Text from outside, made safe to show. */
-function quoted(text: string): string {
-  return JSON.stringify(text.slice(0, 256));
 }

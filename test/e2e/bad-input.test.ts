@@ -264,7 +264,7 @@ const rows: readonly Row[] = [
     ask: () => post(makeCsr({ dns: ["web.example.test"], commonName: "10.0.0.1" })),
     status: 403,
     code: "name-refused",
-    says: { rule: "SRV-06" },
+    says: { rule: "SRV-06", name: "10.0.0.1" },
   },
   {
     name: "an unknown kind of SAN",

@@ -136,7 +136,14 @@ test("the records of an issuance carry actor, rule, policy and the digests of wh
   });
 });
 
-test.for<{ name: string; dns: string[]; code: string; rule: string; named?: string }>([
+test.for<{
+  name: string;
+  dns: string[];
+  commonName?: string;
+  code: string;
+  rule: string;
+  named?: string;
+}>([
   {
     name: "a malformed name",
     dns: ["web.example.test", "a_b.example.test"],
@@ -164,10 +171,29 @@ test.for<{ name: string; dns: string[]; code: string; rule: string; named?: stri
     rule: "issuers.issuing.names.dns.deny[0]",
     named: "web.secret.example.test",
   },
+  {
+    name: "an address as the common name alone",
+    dns: ["web.example.test"],
+    commonName: "127.0.0.1",
+    code: "name-refused",
+    rule: "SRV-06",
+    named: "127.0.0.1",
+  },
+  {
+    name: "a common name that is not safe to print",
+    dns: ["web.example.test"],
+    commonName: 'a"\u202e',
+    code: "name-refused",
+    rule: "SRV-06",
+    named: "a\\u0022\\u202e",
+  },
 ])("DESIGN 4: the refusal of $name says which rule decided, also in the log", async (row) => {
   await using domain = await openDomain();
-  const { code, rule, named } = row;
-  await expect(domain.issue({}, { dns: row.dns })).rejects.toEqual(refused(code, { rule }));
+  const { code, rule, named, dns, commonName } = row;
+  const csr = { dns, ...(commonName === undefined ? {} : { commonName }) };
+  await expect(domain.issue({}, csr)).rejects.toEqual(
+    refused(code, { rule, ...(named === undefined ? {} : { name: named }) }),
+  );
   const entries = await domain.entries();
   expect(entries).toHaveLength(1);
   expect(entries[0]).toMatchObject({
