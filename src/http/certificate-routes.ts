@@ -102,8 +102,11 @@ const searchQuery = z.strictObject({
     .string()
     .min(1)
     .max(255)
+    .transform((text) => text.toLowerCase()) // as they are issued
     .exactOptional()
-    .meta({ description: "A name, or *.example.com for every name that ends in .example.com" }),
+    .meta({
+      description: "A name in any case, or *.example.com for every name that ends in .example.com",
+    }),
   requester: z.string().min(1).max(128).exactOptional(),
   profile: profileId.exactOptional(),
   state: z.enum(["valid", "expired", "revoked"]).exactOptional(),

@@ -393,6 +393,17 @@ test.for(rows)("$name: $status $code", async ({ ask, status, code, says }) => {
     .toContain(code);
 });
 
+test("a search finds a name in any case", async () => {
+  const { serialNumber } = (await post(names("Search.example.test"))).json<{
+    serialNumber: string;
+  }>();
+  for (const name of ["search.example.test", "SEARCH.example.test", "*.EXAMPLE.test"]) {
+    const page = await service.api(`${CERTIFICATES}?name=${name}&limit=200`);
+    const found = page.json<{ certificates: { serialNumber: string }[] }>().certificates;
+    expect(found.map((certificate) => certificate.serialNumber)).toContain(serialNumber);
+  }
+});
+
 test("the issuer's own key is refused (KEY-11)", async () => {
   // Nobody has the private key outside the token, so the possession check refuses it first.
   const pem = readFileSync(service.files.issuingCertificate, "utf8");

@@ -127,7 +127,7 @@ test("a requester's search is for its own certificates", async () => {
     storedCertificate({ revocation: { reason: "superseded", revocationDate: new Date(0) } }),
   );
   const query =
-    "name=*.example.test&profile=server&state=valid&serialNumber=00C0&cursor=99&limit=200";
+    "name=*.Example.TEST&profile=server&state=valid&serialNumber=00C0&cursor=99&limit=200";
   const answer = await api(`${path}?${query}`, { token: apiKey });
   expect(answer.status).toBe(200);
   expect(domain.filters).toEqual([
