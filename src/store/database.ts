@@ -1,6 +1,7 @@
 /** The database file: SQLite in WAL mode, one connection that writes and two that cannot. The only importer of sqlite3. */
 
 import { chmodSync, closeSync, openSync } from "node:fs";
+import { dirname } from "node:path";
 import sqlite3 from "sqlite3";
 import { DataSource } from "typeorm";
 import { migrations } from "../../migrations/index.ts";
@@ -40,7 +41,8 @@ export interface Database {
 /**
  * Opens the database, makes it (mode 0600) if there is none, and brings it up to date.
  *
- * @throws CountersignError `home-unknown` if a newer version has written it.
+ * @throws CountersignError `home-unknown` if a newer version has written it; `rolled-back` if it is no database or
+ *   a damaged one; `log-unavailable` if it cannot be written.
  */
 export async function openDatabase(file: string): Promise<Database> {
   makePrivate(file);
@@ -64,8 +66,38 @@ export async function openDatabase(file: string): Promise<Database> {
     return { writer, reader, scanner, close: () => closeAll(open) };
   } catch (error) {
     await closeAll(open);
-    throw error;
+    throw unusable(file, error);
   }
+}
+
+/** What an operator has to act on has a code; the rest stays what it is. */
+function unusable(file: string, error: unknown): unknown {
+  switch (sqliteCode(error)) {
+    case "SQLITE_NOTADB":
+    case "SQLITE_CORRUPT":
+      return new CountersignError(
+        "rolled-back",
+        `${file} is not a database, or a damaged one: restore it from a backup`,
+        { cause: error },
+      );
+    case "SQLITE_READONLY":
+    case "SQLITE_CANTOPEN":
+    case "SQLITE_PERM":
+    case "SQLITE_FULL":
+    case "SQLITE_IOERR":
+      return unwritable(file, error as Error);
+    case undefined:
+    default:
+      return error;
+  }
+}
+
+function unwritable(file: string, cause: Error): CountersignError {
+  return new CountersignError(
+    "log-unavailable",
+    `the home ${dirname(file)} cannot be written: ${cause.message}`,
+    { cause },
+  );
 }
 
 /** TypeORM itself ignores steps that it does not know. */
@@ -89,10 +121,20 @@ async function refuseNewer(writer: Connection): Promise<void> {
  */
 function makePrivate(file: string): void {
   try {
-    closeSync(openSync(file, "wx", 0o600));
+    if (!makeNew(file)) chmodSync(file, 0o600);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    chmodSync(file, 0o600);
+    throw unwritable(file, error as Error);
+  }
+}
+
+/** @returns Whether it did: false for a file that exists. */
+function makeNew(file: string): boolean {
+  try {
+    closeSync(openSync(file, "wx", 0o600));
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
+    throw error;
   }
 }
 
@@ -211,13 +253,14 @@ export interface HomeLock {
  * process ends, however that happens, and child processes do not inherit it. Nothing else in this process may open
  * the file: closing it would give up the lock.
  *
- * @throws CountersignError `home-in-use` if a running process holds it.
+ * @throws CountersignError `home-in-use` if a running process holds it; `log-unavailable` if it cannot be written;
+ *   `home-unknown` if the file is something else.
  */
 export async function lockHome(file: string): Promise<HomeLock> {
   makePrivate(file);
   const database = await new Promise<sqlite3.Database>((resolve, reject) => {
     const opened: sqlite3.Database = new sqlite3.Database(file, sqlite3.OPEN_READWRITE, (error) =>
-      error === null ? resolve(opened) : reject(error),
+      error === null ? resolve(opened) : reject(unusable(file, error)),
     );
   });
   database.configure("busyTimeout", 0);
@@ -231,7 +274,16 @@ export async function lockHome(file: string): Promise<HomeLock> {
     );
   } catch (error) {
     await release();
-    if (sqliteCode(error) !== "SQLITE_BUSY") throw error;
+    if (sqliteCode(error) === "SQLITE_NOTADB") {
+      throw new CountersignError(
+        "home-unknown",
+        `${file} is not a lock of this service: remove it`,
+        {
+          cause: error,
+        },
+      );
+    }
+    if (sqliteCode(error) !== "SQLITE_BUSY") throw unusable(file, error);
     throw new CountersignError("home-in-use", "another process is using this home", {
       cause: error,
     });

@@ -389,6 +389,32 @@ test("an intent without a result gets a new serial number under its Idempotency-
   expect(again).toMatchObject({ serialNumber: answer.serialNumber, replayed: true });
 });
 
+test("SQLITE_FULL: nothing is signed that cannot be recorded, and with room again it goes on", async () => {
+  await using domain = await openDomain();
+  await domain.issue();
+  await domain.journal.drain();
+  const signed = domain.asked.length;
+  const { writer } = domain.home.database;
+  const [row] = await writer.all<{ page_count: number }>("PRAGMA page_count");
+  await writer.all(`PRAGMA max_page_count = ${row!.page_count}`);
+  // More than what the pages that are there have left.
+  const dns = Array.from({ length: 100 }, (_, index) => `n${index}.example.test`);
+  for (const attempt of [domain.issue({}, { dns }), domain.issue(underKey("one"), { dns })]) {
+    await expect(attempt).rejects.toMatchObject({
+      code: "log-unavailable",
+      cause: { code: "SQLITE_FULL" },
+    });
+  }
+  expect(domain.asked).toHaveLength(signed);
+  expect(await domain.records()).toHaveLength(1);
+  await writer.all("PRAGMA max_page_count = 1073741823");
+  const answer = await domain.issue(underKey("one"), { dns });
+  expect(answer.replayed).toBe(false);
+  expect(domain.asked).toHaveLength(signed + 1);
+  const types = (await domain.entries()).map(({ type }) => type);
+  expect(types).toEqual(["sign.intent", "sign.done", "sign.intent", "sign.done"]);
+});
+
 test("refusals are not kept: a corrected request may use the key again", async () => {
   await using domain = await openDomain();
   const bad = underKey("one", "bad");

@@ -1,6 +1,14 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -100,6 +108,50 @@ test("a home has one process: a second one is refused until the first lets go", 
   await lock.release();
   await (await lockHome(file)).release();
   rmSync(directory, { recursive: true });
+});
+
+test.for([
+  { name: "garbage", content: "not a database. ".repeat(300) },
+  { name: "a short text", content: "nothing" },
+])("a database file of $name is refused as rolled-back, and stays", async ({ content }) => {
+  const directory = mkdtempSync(join(tmpdir(), "countersign-garbage-"));
+  const file = join(directory, "countersign.db");
+  writeFileSync(file, content);
+  expect(await codeOf(openDatabase(file))).toBe("rolled-back");
+  expect(readFileSync(file, "utf8")).toBe(content);
+  rmSync(directory, { recursive: true });
+});
+
+test("a database with a damaged schema is refused as rolled-back", async () => {
+  const home = await createHome();
+  await home.database.close();
+  const bytes = readFileSync(home.file);
+  bytes.fill(0xa5, 100, 4096); // the header stays
+  writeFileSync(home.file, bytes);
+  expect(await codeOf(openDatabase(home.file))).toBe("rolled-back");
+  rmSync(home.directory, { recursive: true });
+});
+
+test("a lock that is something else is not taken", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "countersign-lock-"));
+  const file = join(directory, "lock");
+  writeFileSync(file, "not a lock. ".repeat(100));
+  expect(await codeOf(lockHome(file))).toBe("home-unknown");
+  rmSync(directory, { recursive: true });
+});
+
+// Of the kernel's own file systems: refused to root as well.
+test.for([
+  { name: "a folder that takes no files", file: "/sys/countersign.db" },
+  { name: "a file that cannot be changed", file: "/proc/sys/kernel/ostype" },
+  { name: "a folder that is not there", file: "/nowhere/service/countersign.db" },
+])("$name: the home cannot be written", async ({ file }) => {
+  for (const opening of [openDatabase(file), lockHome(file)]) {
+    await expect(opening).rejects.toMatchObject({
+      code: "log-unavailable",
+      message: expect.stringMatching(/^the home \/.* cannot be written: E[A-Z]+/),
+    });
+  }
 });
 
 test("the kernel frees the home of a process that was killed", async () => {
