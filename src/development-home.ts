@@ -13,6 +13,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
+import { createServer, type Server } from "node:net";
 import { basename, dirname, join, resolve } from "node:path";
 import { stringify } from "yaml";
 import { canonicalJson, type Json } from "./audit/canonical-json.ts";
@@ -59,6 +60,9 @@ export interface DevelopmentOptions {
   /** Told of each step, for whoever waits. */
   readonly progress: (step: string) => void;
 }
+
+/** Where a new home's service listens. */
+const LISTEN_HOST = "127.0.0.1";
 
 /** The files of a home that others need to know. */
 export function homeFiles(home: string) {
@@ -167,6 +171,7 @@ export async function setUpDevelopmentHome(
 ): Promise<void> {
   checkPlace(home);
   checkTools(options);
+  await checkPorts(options);
   const files = homeFiles(home);
   mkdirSync(home, { mode: 0o700, recursive: true });
   const lock = await lockHome(files.setUpLock);
@@ -229,6 +234,44 @@ function checkTools({ operatorKey }: DevelopmentOptions): void {
   }
 }
 
+/** Both at once, or they may be the same. The certificates carry the public one, so it cannot be changed later. */
+async function checkPorts({ apiPort, publicPort }: DevelopmentOptions): Promise<void> {
+  const bound: Server[] = [];
+  try {
+    bound.push(await bind(apiPort, "--api-port"));
+    if (apiPort !== 0 && apiPort === publicPort) {
+      throw new CountersignError(
+        "config-invalid",
+        `port ${publicPort} is the API's: choose another with --public-port`,
+      );
+    }
+    bound.push(await bind(publicPort, "--public-port"));
+  } finally {
+    for (const server of bound) await new Promise((resolve) => server.close(resolve));
+  }
+}
+
+/** @throws CountersignError `config-invalid` if nothing can listen there. */
+function bind(port: number, option: string): Promise<Server> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      const [reason, advice] =
+        error.code === "EADDRINUSE"
+          ? ["is taken", "end what listens there, or choose"]
+          : [`cannot be listened on (${error.code})`, "choose"];
+      reject(
+        new CountersignError(
+          "config-invalid",
+          `port ${port} of ${LISTEN_HOST} ${reason}: ${advice} another with ${option}`,
+          { cause: error },
+        ),
+      );
+    });
+    server.listen(port, LISTEN_HOST, () => resolve(server));
+  });
+}
+
 /** Makes the home in a folder that has nothing but the marker. */
 async function makeDevelopmentHome(home: string, options: DevelopmentOptions): Promise<void> {
   const files = homeFiles(home);
@@ -256,7 +299,7 @@ async function makeDevelopmentHome(home: string, options: DevelopmentOptions): P
     softhsmConf,
     `directories.tokendir = ${join(resolve(home), "keeper", "tokens")}\nobjectstore.backend = file\nlog.level = ERROR\n`,
   );
-  const publicUrl = `http://127.0.0.1:${options.publicPort}`;
+  const publicUrl = `http://${LISTEN_HOST}:${options.publicPort}`;
   const metricsKey = `csm_${randomBytes(32).toString("base64url")}`;
   write(files.metricsKey, `${metricsKey}\n`);
   write(

@@ -12,6 +12,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -44,8 +45,12 @@ async function started(...parameters: Parameters<typeof startTestService>) {
 }
 
 /** A start that is expected to end by itself. */
-function serve(home: string, env: NodeJS.ProcessEnv = process.env): SpawnSyncReturns<string> {
-  return spawnSync(process.execPath, [mainModule, "serve", "--home", home], {
+function serve(
+  home: string,
+  env: NodeJS.ProcessEnv = process.env,
+  options: readonly string[] = [],
+): SpawnSyncReturns<string> {
+  return spawnSync(process.execPath, [mainModule, "serve", "--home", home, ...options], {
     cwd: folder,
     env,
     encoding: "utf8",
@@ -134,6 +139,26 @@ test("a home whose set-up ended just before its marker went is opened, not made 
   expect(readFileSync(second.files.rootCertificate, "utf8")).toBe(root);
 });
 
+test("a home that cannot be used any more is refused in one line that says what to do", async () => {
+  const home = join(folder, "home");
+  const service = await started({ home });
+  await service.stop();
+  const { database } = service.files;
+  for (const suffix of ["-wal", "-shm"]) rmSync(`${database}${suffix}`, { force: true });
+  writeFileSync(database, "not a database. ".repeat(1000));
+  expect(serve(home)).toMatchObject({
+    status: 1,
+    stderr: expect.stringMatching(/^rolled-back: .* is not a database.*: restore it.*\n$/),
+  });
+  const lock = join(home, "service", "lock");
+  rmSync(lock);
+  symlinkSync("/proc/sys/kernel/ostype", lock); // not even root may change it
+  expect(serve(home)).toMatchObject({
+    status: 1,
+    stderr: expect.stringMatching(/^log-unavailable: the home .* cannot be written: E.*\n$/),
+  });
+});
+
 test("of two first starts at once one makes the home and the other is refused as home-in-use", async () => {
   const home = join(folder, "home");
   const outcomes = await Promise.allSettled([started({ home }), started({ home })]);
@@ -169,6 +194,38 @@ test("without ssh-keygen the first start says what installs it, and makes nothin
   const { status, stderr } = serve(home, { PATH: "/nowhere" });
   expect(status).toBe(1);
   expect(stderr).toMatch(/^config-invalid: .*sudo apt-get install openssh-client/);
+  expect(existsSync(home)).toBe(false);
+});
+
+test.for([
+  { option: "--api-port", other: "--public-port" },
+  { option: "--public-port", other: "--api-port" },
+])(
+  "a port that is taken is refused before anything is made: $option",
+  async ({ option, other }) => {
+    const home = join(folder, "home");
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    const { status, stderr } = serve(home, process.env, [
+      ...[option, `${port}`],
+      ...[other, `${await freePort()}`],
+    ]);
+    expect([status, stderr]).toEqual([
+      1,
+      `config-invalid: port ${port} of 127.0.0.1 is taken: end what listens there, or choose another with ${option}\n`,
+    ]);
+    expect(existsSync(home)).toBe(false);
+    await new Promise((resolve) => server.close(resolve));
+  },
+);
+
+test("one port for both sites is refused before anything is made", async () => {
+  const home = join(folder, "home");
+  const port = `${await freePort()}`;
+  const { status, stderr } = serve(home, process.env, ["--api-port", port, "--public-port", port]);
+  expect(status).toBe(1);
+  expect(stderr).toContain(`port ${port} is the API's: choose another with --public-port`);
   expect(existsSync(home)).toBe(false);
 });
 
