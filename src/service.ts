@@ -18,6 +18,7 @@ import type { ServiceConfig } from "./config.ts";
 import { policyDigest } from "./custody/grant.ts";
 import type { KeeperStatus } from "./custody/keeper-client.ts";
 import { CountersignError } from "./errors.ts";
+import { answerClientErrors } from "./http/client-error.ts";
 import { createApi } from "./http/api.ts";
 import type { Readiness } from "./http/parts.ts";
 import { createIssuance } from "./issuance/issuance.ts";
@@ -446,6 +447,7 @@ function serveOn(server: Server, site: ReturnType<typeof createApi>["api"]): Ser
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
   });
+  answerClientErrors(server);
   server.on("request", (request: IncomingMessage, response: ServerResponse) => {
     unanswered++;
     response.once("close", () => unanswered--);

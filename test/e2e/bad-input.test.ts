@@ -3,6 +3,7 @@
 import { execFileSync } from "node:child_process";
 import { generateKeyPairSync, sign } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -482,4 +483,13 @@ test("no refusal puts a credential or a private key into the log", () => {
     readFileSync(join(service.home, "keeper", "pins", `${name}.pin`), "utf8").trim(),
   );
   for (const pin of pins) expect(stdout + stderr).not.toContain(pin);
+});
+
+test("what is no HTTP request is answered with a problem as well", async () => {
+  const socket = connect(service.publicPort, "127.0.0.1");
+  socket.end("secret garbage\r\n\r\n");
+  let answer = "";
+  for await (const chunk of socket) answer += String(chunk);
+  expect(answer).toMatch(/^HTTP\/1\.1 400 .*"code":"request-malformed"/s);
+  expect(service.output.stdout + service.output.stderr).not.toContain("secret garbage");
 });
