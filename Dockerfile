@@ -26,4 +26,5 @@ EXPOSE 8443 8080
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 \
   CMD ["node", "-e", "fetch('http://127.0.0.1:8080/healthz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 # Node must not be process 1's only signal handler: --init of the engine (compose: init) forwards signals.
-CMD ["node", "dist/src/main.js", "serve", "--home", "/home/countersign/homes/development"]
+# As npm start does: fewer collections of what a request leaves behind.
+CMD ["node", "--max-semi-space-size=32", "dist/src/main.js", "serve", "--home", "/home/countersign/homes/development"]

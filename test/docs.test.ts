@@ -69,3 +69,13 @@ test("every setting of service.yaml is in the README", () => {
   expect(names.length).toBeGreaterThan(6);
   for (const name of names) expect(readme).toMatch(new RegExp(`\`(?:\\w+\\.)*${name}\``));
 });
+
+test("the container starts the service with the flags of npm start", () => {
+  const file = (name: string): string =>
+    readFileSync(new URL(`../${name}`, import.meta.url), "utf8");
+  const { scripts } = JSON.parse(file("package.json")) as { scripts: { start: string } };
+  const [, inScript] = /\bexec node (.*?)dist\/src\/main\.js serve /.exec(scripts.start)!;
+  const [, inContainer] = /^CMD (\[.*\])$/m.exec(file("Dockerfile"))!;
+  const command = JSON.parse(inContainer!) as string[];
+  expect(command.slice(1, command.indexOf("dist/src/main.js")).join(" ")).toBe(inScript!.trim());
+});

@@ -92,10 +92,14 @@ export const IDEMPOTENCY_MILLISECONDS = 24 * 3_600_000;
 const RECORD_AGAIN_MILLISECONDS = [1_000, 2_000, 4_000, 8_000, 16_000, 32_000];
 
 /** Requests that are prepared, at some 0.4 ms each, before the answers of disk and signer are looked at again. */
-const PREPARED_AT_ONCE = 4;
+const PREPARED_AT_ONCE = 5;
+
+/** Serial numbers that one call of the random source is for; that call costs as much as building a certificate. */
+const SERIAL_NUMBERS_AT_ONCE = 16;
 
 export function createIssuance(parts: IssuanceParts): Issuance {
   const turn = takeTurns(PREPARED_AT_ONCE);
+  const newSerialNumber = serialNumbers(parts.random);
   const inFlight = new Map<string, { body: Buffer; answer: Promise<IssuedAnswer> }>();
   /** Results that are not on disk, by their intent's index, and the attempt to write each that is under way. */
   const unrecorded = new Map<number, { done: Done; attempt: Promise<number> | undefined }>();
@@ -179,7 +183,11 @@ export function createIssuance(parts: IssuanceParts): Issuance {
     await turn();
     try {
       const issuer = parts.issuers.find(command.issuer);
-      return await sign(command, issuer, prepare(parts, command, issuer, requester.name));
+      return await sign(
+        command,
+        issuer,
+        prepare(parts, command, issuer, requester.name, newSerialNumber()),
+      );
     } catch (error) {
       if (error instanceof CountersignError && !(error instanceof SigningFailure)) {
         await parts.journal.append({ kind: "entry", leaf: refusedEntry(command, error) });
@@ -334,12 +342,25 @@ interface Prepared {
   readonly row: CertificateRow;
 }
 
+/** Draws for several at once, and gives each to one certificate. */
+function serialNumbers(random: (size: number) => Uint8Array): () => Uint8Array {
+  let drawn = new Uint8Array(0);
+  return () => {
+    if (drawn.length === 0)
+      drawn = Uint8Array.from(random(SERIAL_NUMBERS_AT_ONCE * SERIAL_NUMBER_OCTETS));
+    const octets = drawn.subarray(0, SERIAL_NUMBER_OCTETS);
+    drawn = drawn.subarray(SERIAL_NUMBER_OCTETS);
+    return serialNumberFrom(octets);
+  };
+}
+
 /** Everything before the intent: reads, decides and builds; touches neither key nor database. */
 function prepare(
   parts: IssuanceParts,
   command: IssueCommand,
   issuer: Issuer,
   requester: string,
+  serialNumber: Uint8Array,
 ): Prepared {
   const { policy } = parts;
   // Whether this requester may ask here at all is said before its CSR is looked at.
@@ -363,7 +384,6 @@ function prepare(
   verifyCertificationRequest(csr);
   const now = wholeSeconds(parts.now());
   const { notBefore, notAfter } = validity(now, command.profile, profile, command.lifetime, issuer);
-  const serialNumber = serialNumberFrom(parts.random(SERIAL_NUMBER_OCTETS));
   const tbs = buildTbsCertificate(template, {
     serialNumber,
     notBefore,

@@ -260,7 +260,15 @@ test("requests that come at once are prepared a few at a time, and other work co
   };
   await Promise.all(Array.from({ length: 12 }, () => domain.issue()));
   clearImmediate(counting);
-  expect(Math.max(...perRound.values())).toBe(4);
+  expect(Math.max(...perRound.values())).toBe(5);
+});
+
+test("CRT-03: forty certificates have forty serial numbers, of which no two begin alike", async () => {
+  await using domain = await openDomain();
+  const answers = await Promise.all(Array.from({ length: 40 }, () => domain.issue()));
+  const beginnings = answers.map(({ serialNumber }) => serialNumber.slice(0, 16));
+  expect(new Set(beginnings).size).toBe(40);
+  expect(answers.map(({ serialNumber }) => serialNumber.length)).toEqual(Array(40).fill(40));
 });
 
 // Kept answers

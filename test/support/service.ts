@@ -18,6 +18,18 @@ const root = [new URL("../..", import.meta.url), new URL("../../..", import.meta
 export const mainModule = join(root, "dist/src/main.js");
 export const packageRoot = root;
 
+/** Node's flags in `npm start`. */
+const startFlags = /\bexec node ((?:--\S+ )*)dist\/src\/main\.js /
+  .exec(
+    (
+      JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
+        scripts: { start: string };
+      }
+    ).scripts.start,
+  )![1]!
+  .split(" ")
+  .filter((flag) => flag !== "");
+
 export interface Answer {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
@@ -198,6 +210,7 @@ export async function startTestService(options: StartOptions = {}): Promise<Runn
   function commandLine(): string[] {
     return options.program === undefined
       ? [
+          ...startFlags,
           mainModule,
           "serve",
           "--home",
