@@ -58,7 +58,8 @@ export async function openDatabase(file: string): Promise<Database> {
     // longer the WAL, the more of them a checkpoint writes once for many commits.
     await writer.all("PRAGMA wal_autocheckpoint = 16384");
     await writer.all("PRAGMA journal_size_limit = 134217728");
-    await writer.all("PRAGMA cache_size = -16384");
+    // And they should be found in memory: 64 MiB.
+    await writer.all("PRAGMA cache_size = -65536");
     await refuseNewer(writer);
     await writer.dataSource.runMigrations();
     const reader = await connect(file, sqlite3.OPEN_READONLY, open);
