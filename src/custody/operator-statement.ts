@@ -42,8 +42,25 @@ export function verifyOperator(
   if (known === undefined) {
     throw new CountersignError("signature-invalid", `there is no operator ${operator}`);
   }
-  let failure: unknown;
-  for (const publicKey of known.keys) {
+  verifyWithOneOf(known.keys, namespace, message, signature);
+}
+
+/**
+ * Verifies that one of a person's SSH keys made a signature.
+ *
+ * @throws CountersignError `signature-invalid`.
+ */
+export function verifyWithOneOf(
+  publicKeys: readonly string[],
+  namespace: string,
+  message: Uint8Array,
+  signature: string,
+): void {
+  let failure: unknown = new CountersignError(
+    "signature-invalid",
+    "the signer has no SSH key here",
+  );
+  for (const publicKey of publicKeys) {
     try {
       verifySshSignature({ publicKey, namespace, message, signature });
       return;

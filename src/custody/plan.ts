@@ -3,11 +3,8 @@
 import { z } from "zod";
 import { canonicalJson, type Json } from "../audit/canonical-json.ts";
 import { CountersignError } from "../errors.ts";
-import { name, read, recipient } from "./statement.ts";
+import { digest, hexHash, name, read, reason, recipient } from "./statement.ts";
 
-const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
-const hexHash = z.string().regex(/^[0-9a-f]{64}$/);
-const reason = z.string().min(1).max(1024);
 const line = z
   .string()
   .min(1)

@@ -4,17 +4,19 @@
  */
 
 import { z } from "zod";
+import { digestOf } from "../audit/digest.ts";
 import { parseVerifierKey } from "../audit/signed-note.ts";
 import { CountersignError } from "../errors.ts";
+import { verifyWithOneOf } from "./operator-statement.ts";
 import { checkSshPublicKey, sshFingerprint, verifySshSignature } from "./ssh-signature.ts";
 import {
   ceremonyKinds,
+  digest,
   name,
   namespaces,
   read,
   recipient,
   roleRules,
-  statementDigest,
 } from "./statement.ts";
 
 const sshKey = z.strictObject({
@@ -53,10 +55,7 @@ const operatorSchema = z.strictObject({
 const rosterSchema = z.strictObject({
   type: z.literal("countersign/roster/v1"),
   version: z.int().min(1),
-  previous: z
-    .string()
-    .regex(/^sha256:[0-9a-f]{64}$/)
-    .nullable(),
+  previous: digest.nullable(),
   operators: z.array(operatorSchema).min(1).max(256),
   service: z.strictObject({ identity: z.string().max(1024), log: z.string().max(1024) }),
   rules: z.strictObject({
@@ -139,7 +138,7 @@ export function readRoster(octets: Uint8Array): Roster {
   if ((document.version === 1) !== (document.previous === null)) {
     throw invalid("version 1 and no other has no version before it");
   }
-  return { document, octets, digest: statementDigest(octets), operators };
+  return { document, octets, digest: digestOf(octets), operators };
 }
 
 function checkRules({ operators, rules }: RosterDocument): void {
@@ -255,20 +254,8 @@ export function checkOperatorSignature(
   if (person === undefined) {
     throw new CountersignError("operator-unknown", `the roster has no operator ${operator}`);
   }
-  let failure: unknown = new CountersignError(
-    "signature-invalid",
-    `${operator} has no SSH key in the roster`,
-  );
-  for (const key of person.keys) {
-    if (key.kind !== "ssh") continue;
-    try {
-      verifySshSignature({ publicKey: key.key, namespace, message, signature });
-      return;
-    } catch (error) {
-      failure = error;
-    }
-  }
-  throw failure;
+  const keys = person.keys.flatMap((key) => (key.kind === "ssh" ? [key.key] : []));
+  verifyWithOneOf(keys, namespace, message, signature);
 }
 
 /** What the roster asks for a ceremony of a kind: people of each role; undefined where it has no rule, which is no. */

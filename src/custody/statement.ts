@@ -3,7 +3,6 @@
  * digest of a statement is SHA-256 over that JSON, without a newline.
  */
 
-import { hash } from "node:crypto";
 import { z } from "zod";
 import { parseCanonicalJson } from "../audit/canonical-json.ts";
 import { CountersignError, type ErrorCode } from "../errors.ts";
@@ -19,13 +18,15 @@ export const namespaces = {
   abort: "countersign-abort@v1",
 } as const;
 
-const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
-const hexHash = z.string().regex(/^[0-9a-f]{64}$/);
+/** SHA-256, `sha256:` and 64 hex digits. */
+export const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
+/** SHA-256, 64 hex digits. */
+export const hexHash = z.string().regex(/^[0-9a-f]{64}$/);
 const randomId = z.string().regex(/^[0-9a-f]{32}$/);
 const root = z.string().regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/);
 const time = z.iso.datetime().regex(/T\d\d:\d\d:\d\d(?:\.\d{1,3})?Z$/);
 const count = z.int().min(1).max(0xffff_ffff);
-const reason = z.string().min(1).max(1024);
+export const reason = z.string().min(1).max(1024);
 
 /** An operator, a requester, a role, a profile or a label, as people name them. */
 export const name = z.string().regex(/^[a-z0-9][a-z0-9.-]{0,62}$/);
@@ -211,11 +212,6 @@ export function readApproval(octets: Uint8Array): Approval {
 /** @throws CountersignError `submission-malformed`. */
 export function readSubmission(octets: Uint8Array): Submission {
   return read(submissionSchema, octets, "submission-malformed", "a submission");
-}
-
-/** `sha256:` and the hex digest of a statement's octets. */
-export function statementDigest(octets: Uint8Array): string {
-  return `sha256:${hash("sha256", octets, "hex")}`;
 }
 
 /**

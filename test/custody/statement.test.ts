@@ -1,12 +1,12 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
+import { digestOf } from "../../src/audit/digest.ts";
 import { canonicalJson, type JsonObject } from "../../src/audit/canonical-json.ts";
 import {
   readApproval,
   readCeremony,
   readSubmission,
   readUnlock,
-  statementDigest,
 } from "../../src/custody/statement.ts";
 
 interface Vector {
@@ -36,7 +36,7 @@ const codes = {
 test.for(documents)("vector: the $name of CUSTODY.md 14 is read, and has its digest", (vector) => {
   const octets = Buffer.from(vector.json);
   expect(octets).toHaveLength(vector.length);
-  expect(statementDigest(octets)).toBe(`sha256:${vector.sha256}`);
+  expect(digestOf(octets)).toBe(`sha256:${vector.sha256}`);
   expect(readers[vector.name](octets)).toEqual(JSON.parse(vector.json));
 });
 

@@ -1,11 +1,11 @@
 /** What the dealer does, in a process of its own that ends with it: CUSTODY.md 3.2, step 3. */
 
 import { createPublicKey, generateKeyPairSync, hash, sign, type KeyObject } from "node:crypto";
+import { digestOf } from "../../audit/digest.ts";
 import { parsePublicKey, publicKeyObject } from "../../x509/public-key.ts";
 import { signatureAlgorithmFor, verifySignature } from "../../x509/signature-algorithm.ts";
-import { statementDigest } from "../statement.ts";
 import type { DealtKeyType, Plan, ShareSet } from "../plan.ts";
-import { openPrivateKey, openSealedKey, sealKey } from "./sealed-key.ts";
+import { openSealedKey, privateKeyOf, readSealedKey, sealKey } from "./sealed-key.ts";
 import {
   commitmentOf,
   commitmentsHash,
@@ -87,7 +87,7 @@ export async function deal({ plan, planDigest, secret, random }: DealParts): Pro
         suite: 1,
         threshold,
         shareCount,
-        sealed: statementDigest(sealed),
+        sealed: digestOf(sealed),
         previous: plan.previous,
         binding: "none",
         plan: planDigest,
@@ -98,7 +98,7 @@ export async function deal({ plan, planDigest, secret, random }: DealParts): Pro
           recipient,
           commit: Buffer.from(commitments[index]!.commit).toString("hex"),
           proof: Buffer.from(commitments[index]!.proof).toString("hex"),
-          file: statementDigest(files[index]!),
+          file: digestOf(files[index]!),
           role,
         })),
       },
@@ -117,13 +117,12 @@ function proveOpening(
   publicKey: Uint8Array,
 ): void {
   const opened = openSealedKey(sealed, kek);
-  const same = opened.equals(secret);
-  opened.fill(0);
   try {
-    if (!same) throw new Error("the shares open another secret than was sealed");
-    const key = openPrivateKey(sealed, kek);
+    if (!opened.equals(secret)) throw new Error("the shares open another secret than was sealed");
+    const key = privateKeyOf(readSealedKey(sealed), opened);
     if (key !== undefined) signTestMessage(key, publicKey);
   } finally {
+    opened.fill(0);
     kek.fill(0);
   }
 }

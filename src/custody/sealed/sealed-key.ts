@@ -131,24 +131,24 @@ export function openSealedKey(sealed: Uint8Array, kek: Uint8Array): Buffer {
 }
 
 /**
- * Opens a sealed private key and checks that it is the one of `keyId`; undefined if a PIN is sealed.
+ * The private key that was opened, after checking that it is the one of `keyId`; undefined if a PIN is sealed.
  *
- * @throws CountersignError as {@link openSealedKey}; `sealed-key-corrupt` if it is another key.
+ * @param secret - what {@link openSealedKey} gave.
+ * @throws CountersignError `sealed-key-corrupt` if it is another key.
  */
-export function openPrivateKey(sealed: Uint8Array, kek: Uint8Array): KeyObject | undefined {
-  const { payload, keyId } = readSealedKey(sealed);
+export function privateKeyOf(
+  { payload, keyId }: Pick<SealedKeyHeader, "payload" | "keyId">,
+  secret: Buffer,
+): KeyObject | undefined {
   if (payload !== "pkcs8") return undefined;
-  const pkcs8 = openSealedKey(sealed, kek);
   let key: KeyObject;
   let spki: Buffer;
   try {
-    key = createPrivateKey({ key: pkcs8, format: "der", type: "pkcs8" });
+    key = createPrivateKey({ key: secret, format: "der", type: "pkcs8" });
     spki = createPublicKey(key).export({ format: "der", type: "spki" });
   } catch {
     // What OpenSSL says of it may quote it.
     throw corrupt("it holds no private key");
-  } finally {
-    pkcs8.fill(0);
   }
   if (!timingSafeEqual(hash("sha256", spki, "buffer"), keyId)) {
     throw corrupt("it holds another key than it says");

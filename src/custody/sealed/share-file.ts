@@ -2,6 +2,7 @@
 
 import { Decrypter, Encrypter, identityToRecipient } from "age-encryption";
 import { CountersignError } from "../../errors.ts";
+import { utf8 } from "../octet-text.ts";
 import { decodeShare, encodeShare, type Share, type ShareContext } from "./share.ts";
 import type { Point } from "./field.ts";
 
@@ -173,9 +174,7 @@ export async function openShareFile(
     );
   }
   try {
-    return readShareFileText(
-      Buffer.from(octets.buffer, octets.byteOffset, octets.length).toString(),
-    );
+    return readShareFileText(utf8(octets));
   } finally {
     octets.fill(0);
   }

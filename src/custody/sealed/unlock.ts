@@ -4,15 +4,10 @@
  */
 
 import { hash, timingSafeEqual } from "node:crypto";
+import { digestOf } from "../../audit/digest.ts";
 import { CountersignError } from "../../errors.ts";
 import type { ShareSet } from "../plan.ts";
-import { statementDigest } from "../statement.ts";
-import {
-  openPrivateKey,
-  openSealedKey,
-  readSealedKey,
-  type SealedKeyHeader,
-} from "./sealed-key.ts";
+import { openSealedKey, privateKeyOf, readSealedKey, type SealedKeyHeader } from "./sealed-key.ts";
 import { commitmentOf, commitmentsHash, type Share, type ShareContext } from "./share.ts";
 import { openShareFile } from "./share-file.ts";
 import { recoverKek } from "./shamir.ts";
@@ -76,7 +71,7 @@ export function createUnlocker({ shareSet, sealed, identity }: UnlockerParts): U
   async function take({ operator, share, file }: SubmittedShare): Promise<number> {
     requireGathering();
     // Whoever saw a signed submission could send it again with another file; that is not its signer's fault.
-    if (statementDigest(file) !== share.file) {
+    if (digestOf(file) !== share.file) {
       throw new CountersignError(
         "submission-stale",
         "the share file is not the one that was signed: make and sign the submission anew",
@@ -120,6 +115,17 @@ export function createUnlocker({ shareSet, sealed, identity }: UnlockerParts): U
     }
   }
 
+  /** That it is the key of this id, if it is one. */
+  function checked(secret: Buffer): Buffer {
+    try {
+      privateKeyOf(header, secret);
+      return secret;
+    } catch (error) {
+      secret.fill(0);
+      throw error;
+    }
+  }
+
   function requireGathering(): void {
     if (opened) throw closed();
     if (accepted.size >= context.threshold) {
@@ -152,8 +158,7 @@ export function createUnlocker({ shareSet, sealed, identity }: UnlockerParts): U
       const kek = recoverKek(shares, context);
       for (const { y } of shares) y.fill(0);
       try {
-        openPrivateKey(sealed, kek); // that it is the key of this id
-        return openSealedKey(sealed, kek);
+        return checked(openSealedKey(sealed, kek));
       } finally {
         kek.fill(0);
       }
@@ -188,7 +193,7 @@ function checkLabels(read: Share, header: SealedKeyHeader): void {
 
 function checkTogether(shareSet: ShareSet, sealed: Uint8Array, header: SealedKeyHeader): void {
   const together =
-    statementDigest(sealed) === shareSet.sealed &&
+    digestOf(sealed) === shareSet.sealed &&
     Buffer.from(header.keyId).toString("hex") === shareSet.keyId &&
     hash("sha256", Buffer.from(shareSet.publicKey, "base64")) === shareSet.keyId &&
     header.epoch === shareSet.epoch &&

@@ -1,6 +1,7 @@
 import { createPublicKey, generateKeyPairSync, hash, randomBytes } from "node:crypto";
 import { generateX25519Identity, identityToRecipient } from "age-encryption";
 import { expect, test } from "vitest";
+import { digestOf } from "../../../src/audit/digest.ts";
 import { canonicalJson, type Json } from "../../../src/audit/canonical-json.ts";
 import {
   dealtKeyTypes,
@@ -11,7 +12,7 @@ import {
 } from "../../../src/custody/plan.ts";
 import { deal, type Dealt } from "../../../src/custody/sealed/deal.ts";
 import {
-  openPrivateKey,
+  privateKeyOf,
   openSealedKey,
   readSealedKey,
   sealKey,
@@ -19,7 +20,6 @@ import {
 import { commitmentOf, commitmentsHash } from "../../../src/custody/sealed/share.ts";
 import { openShareFile } from "../../../src/custody/sealed/share-file.ts";
 import { recoverKek } from "../../../src/custody/sealed/shamir.ts";
-import { statementDigest } from "../../../src/custody/statement.ts";
 
 const people = await Promise.all(
   ["alice", "bob", "carol", "dora", "erin"].map(async (operator) => {
@@ -45,7 +45,7 @@ const base = {
 
 function planOf(change: object = {}): { plan: Plan; planDigest: string } {
   const octets = Buffer.from(canonicalJson({ ...base, ...change } as Json));
-  return { plan: readPlan(octets), planDigest: statementDigest(octets) };
+  return { plan: readPlan(octets), planDigest: digestOf(octets) };
 }
 
 /** The KEK, as the custodians at these places would bring it together. */
@@ -67,7 +67,8 @@ test.for(dealtKeyTypes)("a %s key is made, sealed, and opened by three of five",
     [0, 1, 2],
     [4, 1, 3],
   ]) {
-    const key = openPrivateKey(sealed, await kekOf(dealt, places))!;
+    const secret = openSealedKey(sealed, await kekOf(dealt, places));
+    const key = privateKeyOf(readSealedKey(sealed), secret)!;
     expect(createPublicKey(key).export({ format: "der", type: "spki" })).toEqual(publicKey);
   }
 });
@@ -78,8 +79,8 @@ test("the share set says what was dealt: commitments, proof keys, and digests of
   const { shareSet, sealed, files } = dealt;
   expect(readShareSet(shareSetOctets(shareSet))).toEqual(shareSet);
   expect(shareSet.plan).toBe(planDigest);
-  expect(shareSet.sealed).toBe(statementDigest(sealed));
-  expect(shareSet.custodians.map(({ file }) => file)).toEqual(files.map(statementDigest));
+  expect(shareSet.sealed).toBe(digestOf(sealed));
+  expect(shareSet.custodians.map(({ file }) => file)).toEqual(files.map(digestOf));
   const context = { ...readSealedKey(sealed) };
   const commitments = await Promise.all(
     files.map(async (file, place) =>
@@ -177,7 +178,7 @@ test("ST-24: a sealed key that holds another valid key is refused by its id", as
     Buffer.from("not a real PKCS#8"),
   ]) {
     const forged = sealKey(header, secret, kek, randomBytes(32));
-    expect(() => openPrivateKey(forged, kek)).toThrow(corrupt);
+    expect(() => privateKeyOf(readSealedKey(forged), openSealedKey(forged, kek))).toThrow(corrupt);
   }
 });
 

@@ -1,6 +1,7 @@
 import { createPrivateKey, createPublicKey, hash, randomBytes } from "node:crypto";
 import { generateX25519Identity, identityToRecipient } from "age-encryption";
 import { beforeAll, expect, test } from "vitest";
+import { digestOf } from "../../../src/audit/digest.ts";
 import { canonicalJson, type Json } from "../../../src/audit/canonical-json.ts";
 import { readPlan, type ShareSet } from "../../../src/custody/plan.ts";
 import { deal, type Dealt } from "../../../src/custody/sealed/deal.ts";
@@ -14,7 +15,6 @@ import {
 } from "../../../src/custody/sealed/share-file.ts";
 import { recoverKek } from "../../../src/custody/sealed/shamir.ts";
 import { createUnlocker, type SubmittedShare } from "../../../src/custody/sealed/unlock.ts";
-import { statementDigest } from "../../../src/custody/statement.ts";
 
 const people = await Promise.all(
   ["alice", "bob", "carol", "dora", "erin"].map(async (operator) => {
@@ -51,7 +51,7 @@ async function dealNew(
   );
   return deal({
     plan: readPlan(octets),
-    planDigest: statementDigest(octets),
+    planDigest: digestOf(octets),
     random: randomBytes,
     ...(secret === undefined ? {} : { secret }),
   });
@@ -89,7 +89,7 @@ async function submissionOf(
   const file = await sealShareFile(of, share, to.recipient, labels);
   return {
     operator: change.operator ?? people[place]!.operator,
-    share: { index: change.index ?? share.x, file: statementDigest(file) },
+    share: { index: change.index ?? share.x, file: digestOf(file) },
     file,
   };
 }
@@ -202,7 +202,7 @@ test("ST-29: a share at place 0 cannot even be written, and is refused where it 
   const encrypter = new Encrypter();
   encrypter.addRecipient(unlock.recipient);
   const file = await encrypter.encrypt(text);
-  const submission = { operator: "alice", share: { index: 0, file: statementDigest(file) }, file };
+  const submission = { operator: "alice", share: { index: 0, file: digestOf(file) }, file };
   await expect(gather().submit(submission)).rejects.toEqual(code("share-checksum"));
 });
 
@@ -280,7 +280,7 @@ test("ST-21: a sealed key that a share set was forged around is kek-mismatch", a
   );
   const unlocker = gather({
     sealed,
-    shareSet: { ...dealt.shareSet, sealed: statementDigest(sealed) },
+    shareSet: { ...dealt.shareSet, sealed: digestOf(sealed) },
   });
   for (const place of [0, 1, 2]) await unlocker.submit(await submissionOf(place));
   await expect(unlocker.open()).rejects.toEqual(code("kek-mismatch"));
