@@ -17,6 +17,7 @@ import {
   read,
   recipient,
   roleRules,
+  type Signed,
 } from "./statement.ts";
 
 const sshKey = z.strictObject({
@@ -76,6 +77,15 @@ export interface Roster {
   /** `sha256:` and 64 hex digits. */
   readonly digest: string;
   readonly operators: ReadonlyMap<string, RosterOperator>;
+}
+
+/** A version as it is kept and shown, with what makes it one. */
+export interface RosterVersion {
+  /** Canonical JSON. */
+  readonly document: Uint8Array;
+  readonly signatures: readonly RosterSignature[];
+  /** The ceremony that brought it about; the genesis has none. */
+  readonly ceremony?: { readonly note: string; readonly approvals: readonly Signed[] };
 }
 
 /** One signature under a roster: whose, and armored as `ssh-keygen -Y sign` writes it. */
@@ -162,8 +172,8 @@ function checkRules({ operators, rules }: RosterDocument): void {
 }
 
 /** Whether people can be found for all roles, each in one of theirs (Hall's theorem, by augmenting paths). */
-function canBeMet(
-  operators: readonly RosterOperator[],
+export function canBeMet(
+  operators: readonly { readonly id: string; readonly roles: readonly string[] }[],
   roles: Readonly<Record<string, number>>,
 ): boolean {
   const seats = Object.entries(roles).flatMap(([role, needed]) => Array<string>(needed).fill(role));

@@ -7,6 +7,12 @@ import { z } from "zod";
 import { parseCanonicalJson } from "../audit/canonical-json.ts";
 import { CountersignError, type ErrorCode } from "../errors.ts";
 
+/** One person's statement: canonical JSON, and the SSH signature over it, armored. */
+export interface Signed {
+  readonly statement: Uint8Array;
+  readonly signature: string;
+}
+
 /** Namespaces of the signatures of people (SSHSIG), by what they are about. */
 export const namespaces = {
   approval: "countersign-approval@v1",
@@ -22,9 +28,11 @@ export const namespaces = {
 export const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 /** SHA-256, 64 hex digits. */
 export const hexHash = z.string().regex(/^[0-9a-f]{64}$/);
-const randomId = z.string().regex(/^[0-9a-f]{32}$/);
+/** 16 random octets, hex. */
+export const randomId = z.string().regex(/^[0-9a-f]{32}$/);
 const root = z.string().regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/);
-const time = z.iso.datetime().regex(/T\d\d:\d\d:\d\d(?:\.\d{1,3})?Z$/);
+/** RFC 3339, UTC. */
+export const time = z.iso.datetime().regex(/T\d\d:\d\d:\d\d(?:\.\d{1,3})?Z$/);
 const count = z.int().min(1).max(0xffff_ffff);
 export const reason = z.string().min(1).max(1024);
 
@@ -32,7 +40,8 @@ export const reason = z.string().min(1).max(1024);
 export const name = z.string().regex(/^[a-z0-9][a-z0-9.-]{0,62}$/);
 
 const service = z.string().min(1).max(253);
-const seenLog = z.strictObject({ size: z.int().min(0), root });
+/** The head of the log that whoever signs has seen. */
+export const seenLog = z.strictObject({ size: z.int().min(0), root });
 const log = z.strictObject({ origin: z.string().min(1).max(512), size: z.int().min(0), root });
 
 /** How many people of each role must agree. */

@@ -407,6 +407,88 @@ export const problems: Readonly<Record<ErrorCode, ProblemKind>> = {
     title: "Sealed key is damaged",
     advice: "The sealed key was changed after it was made. Restore it from a backup of its epoch.",
   },
+  "enrolment-unknown": {
+    status: 404,
+    title: "Enrolment is unknown",
+    advice: "Enrol with `countersign enrol`, or ask for the id that it printed.",
+  },
+  "enrolment-refused": {
+    status: 409,
+    title: "Enrolment is refused",
+    advice: "Correct what `detail` names and enrol anew.",
+  },
+  "ceremony-unknown": {
+    status: 404,
+    title: "Ceremony is unknown",
+    advice: "Name it by its id or by the digest of its statement, as its invitation does.",
+  },
+  "ceremony-refused": {
+    status: 409,
+    title: "Ceremony is not possible",
+    advice:
+      "`detail` says what is in the way: a rule of the roster, the state of the key, or another ceremony.",
+  },
+  "ceremony-closed": {
+    status: 409,
+    title: "Ceremony is closed",
+    advice: "It was carried out, rejected or aborted, or its time is over. Propose it anew.",
+  },
+  "approval-stale": {
+    status: 409,
+    title: "Approval is stale",
+    advice:
+      "It is of another statement, or names a head that the log never had. Read the present statement, and sign anew.",
+  },
+  "approval-unsigned": {
+    status: 403,
+    title: "Approval is not signed by its operator",
+    advice:
+      "Sign the exact bytes with the operator's key and the namespace countersign-approval@v1.",
+  },
+  "approval-repeated": {
+    status: 409,
+    title: "Approval is counted already",
+    advice: "One verdict of each person counts. To stop the ceremony, ask for its abort.",
+  },
+  "submission-unsigned": {
+    status: 403,
+    title: "Submission is not signed by its operator",
+    advice:
+      "Sign the exact bytes with the operator's key and the namespace countersign-submission@v1.",
+  },
+  "unlock-unknown": {
+    status: 404,
+    title: "Unlock is unknown",
+    advice:
+      "Name it by its id or by the digest of its statement. The ceremony says whether one gathers.",
+  },
+  "unlock-busy": {
+    status: 409,
+    title: "Key is busy",
+    advice: "Another unlock of this key is open. Wait for its end, or lock the key.",
+  },
+  panic: {
+    status: 503,
+    title: "Everything is locked",
+    advice:
+      "An operator has locked every key. A ceremony of kind resume, approved by the roster's quorum, lets them go.",
+  },
+  "share-set-unknown": {
+    status: 404,
+    title: "Share set is unknown",
+    advice: "The key has no seal, or the share set was replaced. `countersign status` shows it.",
+  },
+  "confirmation-invalid": {
+    status: 422,
+    title: "Confirmation does not count",
+    advice:
+      "It must carry the proof of this very share and its custodian's signature. Fetch the share again and confirm it with `countersign share confirm`.",
+  },
+  "deal-failed": {
+    status: 500,
+    title: "Shares could not be dealt",
+    advice: "Nothing was made. The ceremony and its approvals stand: it is tried again.",
+  },
   "service-stopping": {
     status: 503,
     title: "Service is stopping",
