@@ -6,8 +6,9 @@ import { relative } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { pino } from "pino";
 import { readServiceConfig } from "./config.ts";
-import { homeFiles, homeState, setUpDevelopmentHome } from "./development-home.ts";
+import { setUpDevelopmentHome } from "./development/set-up.ts";
 import { CountersignError } from "./errors.ts";
+import { homeFiles, homeState } from "./home.ts";
 import { startService } from "./service.ts";
 
 const modulePaths = [

@@ -2,7 +2,7 @@
 
 import { pino } from "pino";
 import { readServiceConfig } from "../../src/config.ts";
-import { homeFiles } from "../../src/development-home.ts";
+import { homeFiles } from "../../src/home.ts";
 import { openLedger, type Ledger } from "../../src/ledger.ts";
 import { startService } from "../../src/service.ts";
 import { processesBelow } from "./service.ts";

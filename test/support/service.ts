@@ -8,7 +8,7 @@ import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { homeFiles } from "../../src/development-home.ts";
+import { homeFiles } from "../../src/home.ts";
 
 /** The package's folder, from test/ and from dist/test/ alike. */
 const root = [new URL("../..", import.meta.url), new URL("../../..", import.meta.url)]

@@ -1,49 +1,38 @@
 /** A development home: tokens, keys, a root and an issuing CA, an operator and a requester, in one folder. */
 
-import { execFileSync, spawnSync } from "node:child_process";
-import { generateKeyPairSync, randomBytes, webcrypto, type KeyObject } from "node:crypto";
-import {
-  accessSync,
-  constants,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
-import { createServer, type Server } from "node:net";
-import { basename, dirname, join, resolve } from "node:path";
+import { execFileSync } from "node:child_process";
+import { generateKeyPairSync, randomBytes, type KeyObject } from "node:crypto";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { stringify } from "yaml";
-import { canonicalJson, type Json } from "./audit/canonical-json.ts";
-import { digestOf } from "./audit/digest.ts";
-import { readServiceConfig } from "./config.ts";
-import { policyDigest } from "./custody/grant.ts";
-import { spawnMakeToken, type MadeToken } from "./custody/token/spawn-make-token.ts";
-import { CountersignError } from "./errors.ts";
-import { checkRoot, compileGate, type GateDecision } from "./gate/gate.ts";
-import { signCaCertificate } from "./issuance/ca-certificate.ts";
-import { caIssuersUrlOf, crlUrlOf } from "./issuance/issuer.ts";
-import { REQUESTER_NAMESPACE, RequesterRegister } from "./issuance/requesters.ts";
-import { openLedger } from "./ledger.ts";
-import { compilePolicy } from "./policy/decide.ts";
-import { parsePolicy } from "./policy/document.ts";
-import { REQUESTER_STATEMENT_TYPE } from "./policy/requester.ts";
+import { canonicalJson, type Json } from "../audit/canonical-json.ts";
+import { digestOf } from "../audit/digest.ts";
+import { readServiceConfig } from "../config.ts";
+import { policyDigest } from "../custody/grant.ts";
+import { spawnMakeToken, type MadeToken } from "../custody/token/spawn-make-token.ts";
+import { checkRoot, compileGate, type GateDecision } from "../gate/gate.ts";
+import { HOME_LAYOUT, homeFiles, homeState, made, UNFINISHED } from "../home.ts";
+import { signCaCertificate } from "../issuance/ca-certificate.ts";
+import { caIssuersUrlOf, crlUrlOf } from "../issuance/issuer.ts";
+import { REQUESTER_NAMESPACE, RequesterRegister } from "../issuance/requesters.ts";
+import { openLedger } from "../ledger.ts";
+import { compilePolicy } from "../policy/decide.ts";
+import { parsePolicy } from "../policy/document.ts";
+import { REQUESTER_STATEMENT_TYPE } from "../policy/requester.ts";
+import { lockHome } from "../store/database.ts";
 import {
   buildRootTbsCertificate,
   buildTbsCertificate,
   certificateTemplate,
-} from "./x509/certificate-template.ts";
-import { lockHome } from "./store/database.ts";
-import { encodeName } from "./x509/name.ts";
-import * as peculiar from "./x509/peculiar.ts";
-import { encodePem } from "./x509/pem.ts";
-import { parsePublicKey, spkiDigest } from "./x509/public-key.ts";
-import { SERIAL_NUMBER_OCTETS, serialNumberFrom } from "./x509/serial-number.ts";
-
-/** A newer home is never converted silently, and a service never opens one it does not know. */
-export const HOME_LAYOUT = 1;
+} from "../x509/certificate-template.ts";
+import { encodeName } from "../x509/name.ts";
+import { encodePem } from "../x509/pem.ts";
+import { parsePublicKey, spkiDigest } from "../x509/public-key.ts";
+import { SERIAL_NUMBER_OCTETS, serialNumberFrom } from "../x509/serial-number.ts";
+import { checkPlace, checkPorts, checkTools, LISTEN_HOST } from "./place.ts";
+import { developmentPolicy } from "./policy.ts";
+import { makeTlsCertificate } from "./tls.ts";
+import { write } from "./write.ts";
 
 const DAY_MILLISECONDS = 86_400_000;
 
@@ -59,104 +48,6 @@ export interface DevelopmentOptions {
   readonly operatorKey?: string;
   /** Told of each step, for whoever waits. */
   readonly progress: (step: string) => void;
-}
-
-/** Where a new home's service listens. */
-const LISTEN_HOST = "127.0.0.1";
-
-/** The files of a home that others need to know. */
-export function homeFiles(home: string) {
-  const at = (...parts: string[]): string => join(resolve(home), ...parts);
-  return {
-    layout: at("layout.json"),
-    unfinished: at("unfinished"),
-    setUpLock: at("set-up.lock"),
-    service: at("service.yaml"),
-    policy: at("policy.yaml"),
-    keeper: at("keeper", "keeper.yaml"),
-    tlsCertificate: at("service", "tls.crt"),
-    tlsKey: at("service", "tls.key"),
-    database: at("service", "countersign.db"),
-    rootCertificate: at("issuers", "root.pem"),
-    issuingCertificate: at("issuers", "issuing.pem"),
-    operatorKey: at("operator", "id_ed25519"),
-    apiKey: at("client", "api.key"),
-    /** For `curl --config`: the API's certificate and the key, which so stays out of arguments. */
-    curl: at("client", "curl.conf"),
-    metricsKey: at("client", "metrics.key"),
-    /** Verifier key of the log's checkpoints, for `countersign verify --key`. */
-    logKey: at("client", "log.vkey"),
-  };
-}
-
-/** All that the marker of an unfinished home says. */
-const UNFINISHED = "set-up had not ended\n";
-
-/** What set-up puts into a home, beside its lock and its marker; layout.json is the last. */
-const made = ["service", "keeper", "issuers", "client", "operator", "service.yaml", "policy.yaml"];
-
-/**
- * Whether there is a home, and one of ours. An empty folder is none yet. A set-up that did not end leaves a marker
- * with our words in it, no layout.json, and nothing that it does not make itself.
- *
- * @throws CountersignError `home-unknown` for a folder that is something else, or a newer home.
- */
-export function homeState(home: string): "absent" | "unfinished" | "ready" {
-  const files = homeFiles(home);
-  if (!existsSync(home)) return "absent";
-  if (!statSync(home).isDirectory()) throw unknownHome(`${home} is not a folder`);
-  if (existsSync(files.layout)) {
-    checkLayout(home, files.layout);
-    return "ready";
-  }
-  const lock = basename(files.setUpLock);
-  const names = readdirSync(home).filter((name) => name !== lock && name !== `${lock}-journal`);
-  if (names.length === 0) return "absent";
-  if (!isOurMarker(files.unfinished)) {
-    throw unknownHome(`${home} is not a home of this service: it has no layout.json`);
-  }
-  const others = names.filter(
-    (name) => name !== basename(files.unfinished) && !made.includes(name),
-  );
-  if (others.length > 0) {
-    throw unknownHome(
-      `${home} was left unfinished by an earlier start, and would be made again, but it has files of somebody else: ` +
-        `${others.join(", ")}. Move them away`,
-    );
-  }
-  return "unfinished";
-}
-
-function isOurMarker(file: string): boolean {
-  try {
-    return readFileSync(file, "utf8") === UNFINISHED;
-  } catch {
-    return false; // absent, or a folder
-  }
-}
-
-function checkLayout(home: string, file: string): void {
-  let layout: unknown;
-  try {
-    layout = (JSON.parse(readFileSync(file, "utf8")) as { layout?: unknown }).layout;
-  } catch (error) {
-    throw unknownHome(
-      `${home} is not a home of this service: its layout.json cannot be read`,
-      error,
-    );
-  }
-  if (layout !== HOME_LAYOUT) {
-    throw new CountersignError(
-      "home-unknown",
-      `${home} has layout ${String(layout)}, this version knows ${HOME_LAYOUT}: use the version that made it`,
-    );
-  }
-}
-
-function unknownHome(reason: string, cause?: unknown): CountersignError {
-  return new CountersignError("home-unknown", `${reason}. Name another folder with --home`, {
-    cause,
-  });
 }
 
 /**
@@ -194,82 +85,6 @@ export async function setUpDevelopmentHome(
   } finally {
     await lock.release();
   }
-}
-
-/** Before anything is there: a path that cannot be a home's. */
-function checkPlace(home: string): void {
-  const folder = resolve(home);
-  // SoftHSM's configuration file has no quoting, and these end a path in it.
-  if (/[#=\p{Cc}]/u.test(folder)) {
-    throw new CountersignError(
-      "config-invalid",
-      `SoftHSM finds no tokens below ${JSON.stringify(folder)}: name a folder without # and = with --home`,
-    );
-  }
-  const parent = existsSync(folder) ? folder : dirname(folder);
-  if (!existsSync(parent)) {
-    throw new CountersignError(
-      "config-invalid",
-      `there is no folder ${parent} to make the home in: make it first, or name another home with --home`,
-    );
-  }
-  try {
-    accessSync(parent, constants.W_OK | constants.X_OK);
-  } catch (error) {
-    throw new CountersignError("config-invalid", `${parent} cannot be written to`, {
-      cause: error,
-    });
-  }
-}
-
-function checkTools({ operatorKey }: DevelopmentOptions): void {
-  if (spawnSync("ssh-keygen", ["-?"]).error !== undefined) {
-    throw new CountersignError(
-      "config-invalid",
-      "ssh-keygen is not installed: run sudo apt-get install openssh-client, or sh softhsm/install.sh",
-    );
-  }
-  if (operatorKey !== undefined && !existsSync(operatorKey)) {
-    throw new CountersignError("config-invalid", `there is no file ${operatorKey}`);
-  }
-}
-
-/** Both at once, or they may be the same. The certificates carry the public one, so it cannot be changed later. */
-async function checkPorts({ apiPort, publicPort }: DevelopmentOptions): Promise<void> {
-  const bound: Server[] = [];
-  try {
-    bound.push(await bind(apiPort, "--api-port"));
-    if (apiPort !== 0 && apiPort === publicPort) {
-      throw new CountersignError(
-        "config-invalid",
-        `port ${publicPort} is the API's: choose another with --public-port`,
-      );
-    }
-    bound.push(await bind(publicPort, "--public-port"));
-  } finally {
-    for (const server of bound) await new Promise((resolve) => server.close(resolve));
-  }
-}
-
-/** @throws CountersignError `config-invalid` if nothing can listen there. */
-function bind(port: number, option: string): Promise<Server> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", (error: NodeJS.ErrnoException) => {
-      const [reason, advice] =
-        error.code === "EADDRINUSE"
-          ? ["is taken", "end what listens there, or choose"]
-          : [`cannot be listened on (${error.code})`, "choose"];
-      reject(
-        new CountersignError(
-          "config-invalid",
-          `port ${port} of ${LISTEN_HOST} ${reason}: ${advice} another with ${option}`,
-          { cause: error },
-        ),
-      );
-    });
-    server.listen(port, LISTEN_HOST, () => resolve(server));
-  });
 }
 
 /** Makes the home in a folder that has nothing but the marker. */
@@ -527,33 +342,6 @@ async function addRequester(home: string, signingKey: string): Promise<void> {
   }
 }
 
-/** The service's own TLS key and certificate, self-signed: DESIGN, "The API". */
-async function makeTlsCertificate(certificateFile: string, keyFile: string): Promise<void> {
-  const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
-  const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
-  const notBefore = new Date(Date.now() - 60_000);
-  const certificate = await peculiar.X509CertificateGenerator.createSelfSigned({
-    name: "CN=Countersign development API",
-    notBefore,
-    notAfter: new Date(notBefore.getTime() + 2 * 365 * DAY_MILLISECONDS),
-    signingAlgorithm: algorithm,
-    keys,
-    extensions: [
-      new peculiar.BasicConstraintsExtension(false, undefined, true),
-      new peculiar.KeyUsagesExtension(peculiar.KeyUsageFlags.digitalSignature, true),
-      new peculiar.ExtendedKeyUsageExtension([peculiar.ExtendedKeyUsage.serverAuth]),
-      new peculiar.SubjectAlternativeNameExtension([
-        { type: "dns", value: "localhost" },
-        { type: "ip", value: "127.0.0.1" },
-        { type: "ip", value: "::1" },
-      ]),
-    ],
-  });
-  const pkcs8 = new Uint8Array(await webcrypto.subtle.exportKey("pkcs8", keys.privateKey));
-  write(keyFile, encodePem("PRIVATE KEY", pkcs8));
-  write(certificateFile, `${certificate.toString("pem")}\n`);
-}
-
 /** @returns The operator's public key, as OpenSSH writes it, without its comment. */
 function makeOperatorKey(file: string, named: string | undefined): string {
   let publicKey: string;
@@ -580,37 +368,6 @@ function writePrivateKey(file: string, key: KeyObject): void {
   write(file, key.export({ type: "pkcs8", format: "pem" }).toString());
 }
 
-/** Never overwrites, and nobody else reads it. */
-function write(file: string, content: string): void {
-  writeFileSync(file, content, { mode: 0o600, flag: "wx" });
-}
-
 function sha256(content: Uint8Array | string): string {
   return digestOf(typeof content === "string" ? Buffer.from(content) : content);
 }
-
-export const developmentPolicy = `# Who may have which names. A change of issuers or profiles changes the policy's digest, which the
-# grants in keeper/keeper.yaml name: the keys are held until they are granted again.
-version: 1
-issuers:
-  root:
-    profiles: []
-  issuing:
-    profiles: [server, client, peer]
-    names:
-      dns: { allow: ["exact:localhost", "subdomains:example.test", "wildcard:example.test"] }
-      ip: { allow: ["127.0.0.0/8", "10.0.0.0/8"] }
-profiles:
-  server:
-    kind: server
-    lifetime: { default: 90d, maximum: 90d }
-    keyTypes: [P-256, P-384, P-521, RSA-2048, RSA-3072, RSA-4096, Ed25519]
-  client:
-    kind: client
-    lifetime: { default: 90d, maximum: 90d }
-    keyTypes: [P-256, P-384, P-521, RSA-2048, RSA-3072, RSA-4096, Ed25519]
-  peer:
-    kind: peer
-    lifetime: { default: 90d, maximum: 90d }
-    keyTypes: [P-256, P-384, P-521, RSA-2048, RSA-3072, RSA-4096, Ed25519]
-`;
