@@ -145,7 +145,11 @@ async function serve(
     },
     recorded,
   );
-  const issuers = new IssuerSet(() => status.keys, compiled, config.public.url);
+  const issuers = new IssuerSet(
+    () => status.keys.map((key) => ({ custody: "token", operations: [], ...key })),
+    compiled,
+    config.public.url,
+  );
   const schedule = await CrlSchedule.load({
     issuers,
     journal,

@@ -18,6 +18,10 @@ export interface IssuerKey {
   readonly keyId: string;
   readonly state: KeyState;
   readonly detail?: string;
+  /** `sealed`: only a quorum opens it, or its token. */
+  readonly custody: "token" | "sealed";
+  /** What its grant allows now, of which a sealed one has none while it is locked. */
+  readonly operations: readonly ("certificate" | "crl")[];
   /** Absent until the issuer has a certificate. */
   readonly certificate?: Uint8Array;
   readonly chain: readonly Uint8Array[];
@@ -129,6 +133,12 @@ export class IssuerSet implements Issuers {
       crlUrl,
       caIssuersUrl,
     };
+  }
+
+  /** Whether the service makes this issuer's CRLs by itself; otherwise a ceremony does. */
+  makesCrls(id: string): boolean {
+    const key = this.#keys().find((candidate) => candidate.issuer === id);
+    return key === undefined || key.custody === "token" || key.operations.includes("crl");
   }
 
   list(): IssuerView[] {

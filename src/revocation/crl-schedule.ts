@@ -23,6 +23,11 @@ import { assembleSigned } from "../x509/signed.ts";
 export const CRL_LIFETIME_SECONDS = 7 * 86_400;
 export const CRL_INTERVAL_SECONDS = 86_400;
 
+/** DESIGN, "Defaults": what an offline issuer's CRL lives, and when its end begins to be near. */
+export const OFFLINE_CRL_DAYS = 180;
+export const OFFLINE_CRL_WARNING_DAYS = 60;
+const DAY_MILLISECONDS = 86_400_000;
+
 /** How long the answer to a revocation waits for the CRL that carries it. */
 const WAIT_FOR_CRL_MILLISECONDS = 3_000;
 
@@ -174,11 +179,26 @@ export class CrlSchedule implements Crls {
     return state.current;
   }
 
+  /** A CRL that a ceremony has made, and recorded. */
+  adopt(issuer: string, crl: Uint8Array): void {
+    const state = this.#state(issuer);
+    state.current = published(crl);
+    state.predecessor = state.current;
+    state.owing = false;
+    state.trouble = undefined;
+    this.#plan(state);
+  }
+
+  /** Looks now at what is due: a key may have been opened. */
+  look(): void {
+    for (const state of this.#states.values()) this.#plan(state);
+  }
+
   /** For /readyz: by issuer, the trouble of the last run, when the published CRL ends, whether its successor is late. */
   troubles(): { issuer: string; overdue: boolean; trouble?: string; nextUpdate?: Date }[] {
     return [...this.#states.values()].map(({ issuer, current, trouble }) => ({
       issuer: issuer.id,
-      overdue: current !== undefined && regularlyDue(current) <= this.#parts.now().getTime(),
+      overdue: current !== undefined && this.#dueAt(issuer, current) <= this.#parts.now().getTime(),
       ...(trouble === undefined ? {} : { trouble }),
       ...(current === undefined ? {} : { nextUpdate: current.nextUpdate }),
     }));
@@ -192,6 +212,12 @@ export class CrlSchedule implements Crls {
         "operators ask for CRLs; revoking makes one by itself",
       );
     }
+    if (!this.#parts.issuers.makesCrls(issuer)) {
+      throw new CountersignError(
+        "key-locked",
+        `the key of ${issuer} is sealed: a ceremony of kind sign makes its next CRL, or one of kind window lets the service make it`,
+      );
+    }
     return this.#request(state, actorOf(caller), 0);
   }
 
@@ -203,6 +229,7 @@ export class CrlSchedule implements Crls {
   async revoked(issuer: string): Promise<bigint | undefined> {
     const state = this.#state(issuer);
     state.owing = true;
+    if (!this.#parts.issuers.makesCrls(issuer)) return undefined;
     const made = this.#request(state, scheduleActor, this.#pauseBefore(state)).then(
       (crl) => BigInt(crl.number),
       // The run itself has reported the failure and tries again; the revocation stands.
@@ -291,13 +318,24 @@ export class CrlSchedule implements Crls {
 
   /** An overdue CRL is made at once; for the next regular one the clock is read again and again. */
   #plan(state: IssuerState): void {
-    const { current, predecessor, owing } = state;
+    const { issuer, current, predecessor, owing } = state;
+    if (!this.#parts.issuers.makesCrls(issuer.id)) {
+      this.#later(state, CLOCK_MILLISECONDS, () => this.#plan(state)); // until its key is opened for it
+      return;
+    }
     const overdue =
       current === undefined || current.number !== predecessor?.number || owing
         ? 0
         : regularlyDue(current) - this.#parts.now().getTime();
     if (overdue <= 0) this.#begin(state);
     else this.#later(state, Math.min(overdue, CLOCK_MILLISECONDS), () => this.#plan(state));
+  }
+
+  /** When the successor of a CRL is late. */
+  #dueAt({ id }: Issuer, current: PublishedCrl): number {
+    return this.#parts.issuers.makesCrls(id)
+      ? regularlyDue(current)
+      : current.nextUpdate.getTime() - OFFLINE_CRL_WARNING_DAYS * DAY_MILLISECONDS;
   }
 
   #begin(state: IssuerState): void {

@@ -63,6 +63,8 @@ export async function openDomain(options: DomainOptions = {}) {
         issuer: "issuing",
         keyId: ca.issuingKey.keyId,
         state: "open",
+        custody: "token",
+        operations: ["certificate", "crl"],
         certificate: ca.issuing,
         chain: [ca.root],
       },

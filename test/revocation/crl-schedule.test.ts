@@ -36,11 +36,12 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-async function bench(type: SoftwareKeyType = "P-256") {
+async function bench(type: SoftwareKeyType = "P-256", sealed = false) {
   const home = await createHome();
   const journal = await home.openLog(createTestKeeper());
   const ca = softwareCa(begin, type);
   const clock = { now: begin };
+  let operations: ("certificate" | "crl")[] = sealed ? [] : ["certificate", "crl"];
   const now = () => clock.now;
   const reads = createReads(home.database, now);
   const issuers = new IssuerSet(
@@ -49,6 +50,8 @@ async function bench(type: SoftwareKeyType = "P-256") {
         issuer: "issuing",
         keyId: ca.issuingKey.keyId,
         state: "open",
+        custody: sealed ? "sealed" : "token",
+        operations,
         certificate: ca.issuing,
         chain: [ca.root],
       },
@@ -94,6 +97,10 @@ async function bench(type: SoftwareKeyType = "P-256") {
     },
     async reload() {
       schedule = await CrlSchedule.load(parts);
+    },
+    /** What the grant of the key allows from now on. */
+    allow(...allowed: ("certificate" | "crl")[]) {
+      operations = allowed;
     },
     refuse(error: Error | undefined) {
       refuse = error;
@@ -432,4 +439,51 @@ test("what a failure of the disk says is for the log, not for strangers", async 
   given.refuse(new Error("EIO: /srv/countersign/keeper/head"));
   await expect(given.schedule.publish("issuing", operator)).rejects.toThrow("EIO");
   expect(given.schedule.troubles()[0]!.trouble).toBe("internal");
+});
+
+test("CRLs of a sealed issuer come from ceremonies: nothing is asked of its key, and revocations wait on record", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  const { schedule, asked, failures, revoked, clock, allow } = await bench("P-256", true);
+  await schedule.start();
+  const serialNumber = await revoked(new Date(begin.getTime() + 90 * DAY));
+  expect(await schedule.revoked("issuing")).toBeUndefined();
+  expect(() => schedule.publish("issuing", operator)).toThrow(
+    expect.objectContaining({ code: "key-locked" }),
+  );
+  expect([asked, failures, schedule.troubles()]).toEqual([
+    [],
+    [],
+    [{ issuer: "issuing", overdue: false }],
+  ]);
+
+  // A window lets the service make them by itself.
+  allow("crl");
+  schedule.look();
+  await vi.waitFor(() => expect(schedule.current("issuing").number).toBe("1"));
+  const entries = [...parseCertificateList(schedule.current("issuing").der).entries()];
+  expect(entries.map((entry) => Buffer.from(entry.serialNumber).toString("hex"))).toEqual([
+    serialNumber,
+  ]);
+  allow();
+  clock.now = new Date(begin.getTime() + 2 * DAY);
+  await vi.advanceTimersByTimeAsync(2 * DAY);
+  expect(asked).toHaveLength(1);
+  await schedule.stop();
+});
+
+test("the CRL of a sealed issuer that a ceremony made is published at once, and ages 60 days before its end", async () => {
+  const online = await bench();
+  await online.schedule.start();
+  const crl = online.schedule.current("issuing");
+  await online.schedule.stop();
+  const { schedule, clock } = await bench("P-256", true);
+  schedule.adopt("issuing", crl.der);
+  expect(schedule.current("issuing").sha256).toBe(crl.sha256);
+  // It lives seven days only, so its end is near from its first day on.
+  expect(schedule.troubles()).toEqual([
+    { issuer: "issuing", overdue: true, nextUpdate: crl.nextUpdate },
+  ]);
+  clock.now = new Date(crl.nextUpdate.getTime() - 60 * DAY - 1000);
+  expect(schedule.troubles()[0]!.overdue).toBe(false);
+  await schedule.stop();
 });
