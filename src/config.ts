@@ -27,8 +27,11 @@ const schema = z.strictObject({
     url: z.url({ protocol: /^http$/ }).refine((url) => !url.endsWith("/"), "no slash at the end"),
   }),
   database: z.string().min(1),
-  /** The keeper's own configuration file; the service passes on its path and never reads it. */
-  keeper: z.string().min(1),
+  /**
+   * The keeper: its own configuration file, whose path the service passes on and never reads; or the socket of a
+   * keeper that runs as a user of its own.
+   */
+  keeper: z.union([z.string().min(1), z.strictObject({ socket: z.string().min(1) })]),
   policy: z.string().min(1),
   /** SHA-256 of the key that may read /metrics, and nothing else. */
   metricsKey: sha256.optional(),
@@ -77,7 +80,10 @@ export function readServiceConfig(file: string): ServiceConfig {
       key: absolute(config.api.key),
     },
     database: absolute(config.database),
-    keeper: absolute(config.keeper),
+    keeper:
+      typeof config.keeper === "string"
+        ? absolute(config.keeper)
+        : { socket: absolute(config.keeper.socket) },
     policy: absolute(config.policy),
   };
 }

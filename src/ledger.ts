@@ -1,7 +1,12 @@
 /** The part of the service that every signature needs: database, keeper and journal, opened in their order. */
 
 import { dirname, join } from "node:path";
-import { startKeeper, type KeeperClient, type KeeperStatus } from "./custody/keeper-client.ts";
+import {
+  connectKeeper,
+  startKeeper,
+  type KeeperClient,
+  type KeeperStatus,
+} from "./custody/keeper-client.ts";
 import type { ServiceConfig } from "./config.ts";
 import { encodeEntry } from "./audit/entry.ts";
 import { openDatabase, lockHome } from "./store/database.ts";
@@ -32,7 +37,9 @@ export async function openLedger(config: ServiceConfig, now: () => Date): Promis
     opened.push(() => lock.release());
     const database = await openDatabase(config.database);
     opened.push(() => database.close());
-    const keeper = await startKeeper({ configFile: config.keeper });
+    const keeper = await (typeof config.keeper === "string"
+      ? startKeeper({ configFile: config.keeper })
+      : connectKeeper({ socketPath: config.keeper.socket }));
     opened.push(() => keeper.close());
     const status = await keeper.status();
     const journal = await openJournal({ database, keeper, head: status.head, now });

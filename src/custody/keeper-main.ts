@@ -1,6 +1,7 @@
 /**
  * The keeper: `keeper-main.js CONFIG` with frames on descriptor 3, as a child of the service; or
- * `keeper-main.js CONFIG --listen SOCKET` as a user of its own behind a Unix socket, for one connection at a time.
+ * `keeper-main.js CONFIG --listen SOCKET` as a user of its own behind a Unix socket, for one connection at a time; with
+ * `--allow-group` the group of this process may connect.
  * With its connection it ends, and its signers with it; a service manager starts it again.
  */
 
@@ -17,7 +18,7 @@ import { refusalOf } from "./refusal.ts";
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
-  options: { listen: { type: "string" } },
+  options: { listen: { type: "string" }, "allow-group": { type: "boolean", default: false } },
 });
 const [configFile] = positionals;
 
@@ -25,7 +26,8 @@ let send: (message: FromKeeper, ...body: readonly Uint8Array[]) => void = () => 
 let keeper: Keeper | undefined;
 let failure: unknown;
 try {
-  if (configFile === undefined) throw new Error("usage: keeper-main.js CONFIG [--listen SOCKET]");
+  if (configFile === undefined)
+    throw new Error("usage: keeper-main.js CONFIG [--listen SOCKET [--allow-group]]");
   keeper = createKeeper({
     config: readKeeperConfig(configFile),
     now: () => new Date(),
@@ -63,7 +65,8 @@ function serve(socket: Duplex): void {
 
 function listen(path: string): void {
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => end());
-  process.umask(0o177); // the socket is ours alone from its first moment
+  // Ours alone from its first moment, or for our group as well: that of the service.
+  process.umask(values["allow-group"] ? 0o117 : 0o177);
   if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) unlinkSync(path);
   const server = createServer((socket) => {
     server.close(); // nobody else, while this connection lasts
