@@ -128,7 +128,7 @@ export interface CustodyJournal extends Journal {
    *   `approval-repeated`, also for a second abort of one person; `unlock-unknown`, `unlock-closed`; `unlock-busy` if
    *   another unlock of the ceremony gathers; `share-repeated`; `share-set-unknown` if there is none in the state that
    *   this needs; `confirmation-invalid` for a share that is confirmed already, or to activate a set with one that is
-   *   not. `log-unavailable` for any other contradiction.
+   *   not; `roster-invalid` for a version that does not follow the last. `log-unavailable` for any other contradiction.
    */
   append(item: JournalItem | CustodyItem): Promise<number>;
   /**
