@@ -208,13 +208,19 @@ const payloads = {
   "key.held": key,
   "ceremony.opened": {
     subject: { ceremony: digest, keyId: optional(keyId) },
-    data: { kind: ceremonyKind, note: text, plan: optional(base64) },
+    data: {
+      kind: ceremonyKind,
+      note: text,
+      plan: optional(base64),
+      /** Of a roster: those of its new keys. */
+      signatures: optional(listOf(object({ operator: text, signature: text }))),
+    },
     evidence: false,
   },
   "ceremony.step": {
     subject: ofCeremony,
-    // What one person asked for changes no state.
-    data: { state: oneOf(...ceremonyStates, "abort-asked"), reason: optional(text) },
+    // What one person asked for changes no state, nor does what a dealer is about to do.
+    data: { state: oneOf(...ceremonyStates, "abort-asked", "dealing"), reason: optional(text) },
   },
   "ceremony.closed": {
     subject: ofCeremony,

@@ -64,6 +64,8 @@ export type CustodyItem =
       /** Digest of its statement, here and below. */
       readonly ceremony: string;
       readonly state: CeremonyState;
+      /** What was signed, by its digest to be found again. */
+      readonly objects?: readonly Uint8Array[];
     }
   /** approval.accepted */
   | { readonly kind: "approval"; readonly leaf: Uint8Array; readonly row: ApprovalRow }
@@ -131,6 +133,13 @@ export interface CustodyJournal extends Journal {
    *   not; `roster-invalid` for a version that does not follow the last. `log-unavailable` for any other contradiction.
    */
   append(item: JournalItem | CustodyItem): Promise<number>;
+  /**
+   * As `append`, of several items that are written together, or not at all.
+   *
+   * @param items - one at least.
+   * @returns The index of the first; the others follow it.
+   */
+  appendAll(items: readonly (JournalItem | CustodyItem)[]): Promise<number>;
   /**
    * Writes a request to be enrolled, without a record: strangers must not fill the log. Those that nobody has proved
    * for a week are forgotten.

@@ -69,6 +69,8 @@ export interface CeremonyKey {
   /** The issuer's id. */
   readonly issuer: string;
   readonly state: "open" | "locked" | "held" | "unavailable";
+  /** Why it is not open, in words. */
+  readonly detail?: string;
   readonly custody: "token" | "sealed";
   /** Of the share set in force. */
   readonly epoch?: number;

@@ -4,8 +4,8 @@
  */
 
 import { encodeEntry, type Actor, type Evidence, type LogEntryOf } from "../audit/entry.ts";
-import { readShareSet } from "../custody/plan.ts";
-import { readUnlock } from "../custody/statement.ts";
+import { readShareSet, type Plan } from "../custody/plan.ts";
+import { readCeremony, readUnlock } from "../custody/statement.ts";
 import { CountersignError } from "../errors.ts";
 import type { JournalItem } from "../issuance/journal.ts";
 import type { Reads } from "../issuance/records.ts";
@@ -25,7 +25,7 @@ import type {
 import type { Rosters } from "./roster-book.ts";
 import { proofsOfPossession } from "./roster-proofs.ts";
 import { signArtefacts } from "./sign-run.ts";
-import { tallyOf, type Tally } from "./tally.ts";
+import { planOf, tallyOf, type Tally } from "./tally.ts";
 import { Turns } from "./turns.ts";
 
 /** After this long a step that failed is tried again; then after twice as long, and so on, up to an hour. */
@@ -58,6 +58,10 @@ export class Progress {
   /** Milliseconds by which a ceremony, by digest, has to be looked at. */
   readonly #due = new Map<string, number>();
   readonly #troubles = new Map<string, { readonly detail: string; readonly times: number }>();
+  /** Seals of a PIN in use that the token may not have. */
+  readonly #unsettled = new Set<string>();
+  /** Those whose token may have the new PIN in this life of the service. */
+  readonly #maybeChanged = new Set<string>();
 
   constructor(parts: CeremonyParts) {
     this.#parts = parts;
@@ -107,7 +111,11 @@ export class Progress {
     const { reads, rosters, now } = this.#parts;
     const ceremony = await reads.ceremony(digest);
     if (ceremony === undefined) return;
-    if (ceremony.state === "pending") return this.#step(ceremony, () => this.activate(ceremony));
+    if (ceremony.state === "pending") {
+      return this.#step(ceremony, async () => {
+        if (await this.#settle(ceremony)) await this.activate(ceremony);
+      });
+    }
     if (ceremony.state !== "gathering") return;
     if (now() >= ceremony.notAfter) return this.close(ceremony, "expired");
     const tally = await tallyOf(reads, rosters.inForce, ceremony);
@@ -358,8 +366,7 @@ export class Progress {
         record,
       );
     } catch (error) {
-      await this.#notOpened(ceremony, unlock, error);
-      throw error;
+      return this.#notOpened({ ...ceremony, state: "unlocking" }, unlock, error);
     }
     await this.#recordUnlock(unlock, "opened");
     switch (ceremony.kind) {
@@ -393,21 +400,32 @@ export class Progress {
     }
   }
 
-  /** The shares are gone with their unlocker; what people agreed to stands, and may be tried again. */
+  /** @throws the error again where it is to be tried again. */
   async #notOpened(ceremony: StoredCeremony, unlock: StoredUnlock, error: unknown): Promise<void> {
+    const { failed, journal, now } = this.#parts;
     const code = error instanceof CountersignError ? error.code : "internal";
+    if (gathersOn.has(code)) {
+      await this.#recordLocked(ceremony, code);
+      await this.#record(ceremony, "gathering", code);
+      throw error;
+    }
+    failed(`unlock ${unlock.digest}`, error);
     if (code === "kek-mismatch" || code === "sealed-key-corrupt") {
-      const { epoch } = readUnlock(notedJson(unlock.note));
-      await this.#parts.journal.append({
+      await journal.append({
         kind: "entry",
         leaf: encodeEntry({
           type: "alert",
-          at: this.#parts.now(),
+          at: now(),
           actor: this.#self,
-          subject: { ceremony: ceremony.digest, unlock: unlock.digest, keyId: unlock.keyId, epoch },
+          subject: { ceremony: ceremony.digest, unlock: unlock.digest, keyId: unlock.keyId },
           data: { code },
         }),
       });
+    }
+    if (ceremony.kind !== "reshare") {
+      // For the keeper it counts as carried out from the moment that the secret was on its way.
+      await this.close(ceremony, "failed", { reason: code });
+      return;
     }
     await this.endUnlock(unlock, "ended", code);
     await this.#recordLocked(ceremony, code);
@@ -465,14 +483,80 @@ export class Progress {
 
   /** Makes a key and its shares, or a seal for a PIN in use. */
   async #deal(ceremony: StoredCeremony, tally: Tally): Promise<void> {
-    const { keeper } = this.#parts;
+    const { keeper, journal, now } = this.#parts;
     const plan = await this.#document(tally);
-    const record = await this.#recordUnlocked(ceremony, undefined, tally);
-    const dealt = await keeper.deal({ ...votesOf(ceremony, tally), plan, record });
-    // 1. What was dealt is on disk. A crash before leaves nothing that anybody needs: it is dealt again.
+    const leaf = encodeEntry({
+      type: "ceremony.step",
+      at: now(),
+      actor: this.#self,
+      subject: { ceremony: ceremony.digest },
+      data: { state: "dealing" },
+    });
+    const record = { index: await journal.append({ kind: "entry", leaf }), leaf };
+    let dealt: Dealt;
+    try {
+      dealt = await keeper.deal({ ...votesOf(ceremony, tally), plan, record });
+    } catch (error) {
+      if (!(error instanceof CountersignError) || error.code !== "ceremony-closed") throw error;
+      // A crash came between the dealer and our database: what was dealt is lost, and nobody needs it.
+      return this.close(ceremony, "failed", {
+        reason: "what was dealt was lost: propose it again",
+      });
+    }
+    // 1. What was dealt is on disk. A crash before leaves nothing that anybody needs.
     await this.#pending(ceremony, dealt);
-    // 2. Only now a PIN in use is changed to the one that is sealed. A crash before leaves the old one.
-    await keeper.commit(ceremony.digest);
+    // 2. Only now a PIN in use is changed to the one that is sealed. A crash before leaves the old one: see #settle.
+    if (!sealsPinInUse(tally.plan)) return;
+    this.#unsettled.add(ceremony.digest);
+    try {
+      await keeper.commit(ceremony.digest);
+    } catch (error) {
+      if (!(error instanceof CountersignError)) {
+        // It may have been changed. The signer that has the token open does not notice, the next start does.
+        this.#maybeChanged.add(ceremony.digest);
+        throw error;
+      }
+      await this.close({ ...ceremony, state: "pending" }, "failed", {
+        reason: publicReason(error),
+      });
+    }
+    this.#unsettled.delete(ceremony.digest);
+  }
+
+  /** @throws CountersignError `key-locked` while it is not known whether the token has the sealed PIN. */
+  requireSettled(ceremony: string): void {
+    if (!this.#unsettled.has(ceremony)) return;
+    throw new CountersignError(
+      "key-locked",
+      "whether the token has the sealed PIN is not known yet: start the service again, and confirm then",
+    );
+  }
+
+  /**
+   * After a crash: whether the PIN of a token in use is the one that is sealed. Where it is not, the set is worth
+   * nothing; where it is, the set is all that opens the token.
+   *
+   * @returns whether the set is to be used.
+   */
+  async #settle(ceremony: StoredCeremony): Promise<boolean> {
+    const plan = await planOf(this.#parts.reads, readCeremony(notedJson(ceremony.note)));
+    if (!sealsPinInUse(plan)) return true;
+    const { digest, keyId } = ceremony;
+    const { keys } = await this.#parts.keeper.status();
+    const key = keys.find((candidate) => candidate.keyId === keyId);
+    const refused =
+      key?.state === "unavailable" && key.detail?.includes("refused the PIN") === true;
+    if (key?.custody === "sealed" || refused) {
+      this.#unsettled.delete(digest);
+      return true;
+    }
+    if (key?.state === "open" && !this.#maybeChanged.has(digest)) {
+      await this.close(ceremony, "failed", { reason: "the token has the PIN that it had" });
+      return false;
+    }
+    this.#unsettled.add(digest);
+    this.requireSettled(digest);
+    return false;
   }
 
   async #pending(ceremony: StoredCeremony, dealt: Dealt): Promise<void> {
@@ -655,9 +739,22 @@ export class Progress {
   }
 }
 
+/** After these, the keeper's unlocker has its shares still. */
+const gathersOn: ReadonlySet<string> = new Set([
+  "ceremony-refused",
+  "unlock-busy",
+  "panic",
+  "key-held",
+]);
+
 /** Whether a key is, or was, open for it. */
 function isOpen({ state }: StoredCeremony): boolean {
-  return state === "unlocked" || state === "signed" || state === "verified";
+  return ["unlocking", "unlocked", "signed", "verified"].includes(state);
+}
+
+/** Whether the PIN of a token that was in use goes under its first seal. */
+function sealsPinInUse(plan: Plan | undefined): boolean {
+  return plan !== undefined && "use" in plan.key && plan.payload === "pin" && plan.epoch === 1;
 }
 
 function votesOf({ note }: StoredCeremony, { approvals }: Tally): CeremonyVotes {

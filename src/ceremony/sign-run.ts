@@ -236,17 +236,19 @@ async function decisionOn(
     case "request":
       return allowed;
     case "intermediate":
-    case "crl": {
-      if (run.certificate === undefined) {
-        if (coming) return undefined;
-        throw refused(artefact, "the key that is to sign it has no certificate of a CA yet");
-      }
-      const gate = gateOf(run, run.certificate);
-      return artefact.kind === "intermediate"
-        ? gate.checkCaCertificate(artefact.tbs, { now })
-        : gate.checkCertificateList(artefact.tbs, await crlContext(run, artefact.list));
-    }
+      return issuerGate(run, artefact, coming)?.checkCaCertificate(artefact.tbs, { now });
+    case "crl":
+      return issuerGate(run, artefact, coming)?.checkCertificateList(
+        artefact.tbs,
+        await crlContext(run, artefact.list),
+      );
   }
+}
+
+function issuerGate(run: Run, artefact: Artefact, coming: boolean): Gate | undefined {
+  if (run.certificate !== undefined) return gateOf(run, run.certificate);
+  if (coming) return undefined;
+  throw refused(artefact, "the key that is to sign it has no certificate of a CA yet");
 }
 
 function gateOf({ parts, key }: Run, certificate: Uint8Array): Gate {

@@ -108,7 +108,8 @@ async function sealOf(
     : await reads.shareSet(unlock.shareSet);
 }
 
-async function planOf(
+/** What is to be dealt; undefined for what deals nothing. */
+export async function planOf(
   reads: CustodyReads,
   { kind, plan }: CeremonyStatement,
 ): Promise<Plan | undefined> {

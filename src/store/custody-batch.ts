@@ -237,7 +237,10 @@ export function custodyOperations(item: CustodyItem, offset: number, put: Put): 
       ];
     }
     case "ceremony-state":
-      return [operation("ceremony-state", null, item.ceremony, item.state)];
+      return [
+        ...(item.objects ?? []).map((octets) => operation("object", octets, digestOf(octets))),
+        operation("ceremony-state", null, item.ceremony, item.state),
+      ];
     case "approval": {
       const { ceremony, operator, verdict, role, statement, signature, at } = item.row;
       return [
@@ -310,6 +313,7 @@ export function custodySize(item: CustodyItem): number {
         item.row.note.length + item.row.sealed.length,
       );
     case "ceremony-state":
+      return (item.objects ?? []).reduce((sum, { length }) => sum + length, 0);
     case "unlock-state":
     case "share-confirmed":
     case "share-proved":

@@ -98,8 +98,10 @@ async function catchUp(
   return checkpoint;
 }
 
+/** Items that are written together, or not at all. */
 interface Waiting {
-  readonly item: Item;
+  readonly items: readonly Item[];
+  /** With the index of the first. */
   readonly resolve: (index: number) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -156,10 +158,12 @@ function startJournal(parts: {
 
   function takeBatch(): Waiting[] {
     let octets = 0;
+    let items = 0;
     let count = 0;
-    while (count < queue.length && count < MAX_BATCH_ITEMS) {
-      octets += sizeOf(queue[count]!.item);
-      if (count > 0 && octets > MAX_BATCH_OCTETS) break;
+    for (const waiting of queue) {
+      items += waiting.items.length;
+      octets += waiting.items.reduce((sum, item) => sum + sizeOf(item), 0);
+      if (count > 0 && (items > MAX_BATCH_ITEMS || octets > MAX_BATCH_OCTETS)) break;
       count++;
     }
     const batch = queue.slice(0, count);
@@ -171,7 +175,8 @@ function startJournal(parts: {
     if (stopped !== undefined) return rejectAll(batch, stopped);
     const before = tree.snapshot();
     const first = tree.size;
-    const hashes = batch.map(({ item }) => leafHash(item.leaf));
+    const items = batch.flatMap((waiting) => waiting.items);
+    const hashes = items.map(({ leaf }) => leafHash(leaf));
     const carried = checkpoint;
     try {
       if (doubtful) await compareSize(first);
@@ -179,7 +184,7 @@ function startJournal(parts: {
       //    the keeper has not signed; the next start has them signed.
       await insertBatch(writer, {
         first,
-        items: batch.map(({ item }) => item),
+        items,
         tiles: tree.append(hashes),
         checkpoint: carried,
         idempotencyFrom: new Date(now().getTime() - IDEMPOTENCY_MILLISECONDS),
@@ -194,17 +199,21 @@ function startJournal(parts: {
         return commit(batch.slice(half));
       }
       if (!isOfAnItem(error)) failure = { error: cannotWrite(error), at: performance.now() };
-      for (const { item, reject } of batch) reject(stopped ?? unwritten(item, error));
+      for (const waiting of batch) waiting.reject(stopped ?? unwritten(waiting.items, error));
       return;
     }
     failure = undefined;
     committed = tree.size;
-    if (batch.some(({ item }) => erases(item))) unerased = true;
+    if (items.some(erases)) unerased = true;
     if (checkpoint === carried) checkpoint = undefined;
     if (stopped !== undefined) return rejectAll(batch, stopped);
     // 2. The keeper hears of it before anybody who waits does, so that their requests to sign come after it.
     if (hashes.length > 0) void sign(first, hashes);
-    batch.forEach(({ resolve }, offset) => resolve(first + offset));
+    let index = first;
+    for (const waiting of batch) {
+      waiting.resolve(index);
+      index += waiting.items.length;
+    }
   }
 
   /** After a failed commit: whether the log still ends where this journal thinks it does. */
@@ -292,16 +301,19 @@ function startJournal(parts: {
     if (closed) clearTimeout(eraser);
   }
 
+  function append(items: readonly Item[]): Promise<number> {
+    return new Promise((resolve, reject) => {
+      if (stopped !== undefined) throw stopped;
+      if (closed) throw new CountersignError("log-unavailable", "the log is closed");
+      for (const item of items) checkItem(item);
+      queue.push({ items, resolve, reject });
+      if (!writing) void write(false);
+    });
+  }
+
   return {
-    append(item) {
-      return new Promise((resolve, reject) => {
-        if (stopped !== undefined) throw stopped;
-        if (closed) throw new CountersignError("log-unavailable", "the log is closed");
-        checkItem(item);
-        queue.push({ item, resolve, reject });
-        if (!writing) void write(false);
-      });
-    },
+    append: (item) => append([item]),
+    appendAll: append,
     async enrolment(row) {
       const createdAt = row.createdAt.getTime();
       await aside("DELETE FROM enrolment WHERE state = 'requested' AND created_at < ?", [
@@ -394,11 +406,13 @@ function isOfAnItem(error: unknown): boolean {
   return code === undefined || code === "SQLITE_CONSTRAINT";
 }
 
-function unwritten(item: Item, cause: unknown): CountersignError {
+function unwritten(items: readonly Item[], cause: unknown): CountersignError {
   if (!isOfAnItem(cause)) return cannotWrite(cause);
-  const refused = isCustodyItem(item) ? custodyError(item, cause) : undefined;
-  if (refused !== undefined) return refused;
-  return item.kind === "revocation"
+  for (const item of items) {
+    const refused = isCustodyItem(item) ? custodyError(item, cause) : undefined;
+    if (refused !== undefined) return refused;
+  }
+  return items[0]?.kind === "revocation"
     ? new CountersignError("revocation-conflict", "the certificate is already revoked", { cause })
     : new CountersignError("log-unavailable", "the record contradicts what is stored", { cause });
 }
