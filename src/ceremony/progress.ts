@@ -533,6 +533,21 @@ export class Progress {
   }
 
   /**
+   * Whether what was dealt can be dropped again.
+   *
+   * @throws CountersignError `ceremony-refused` for the seal of a PIN that the token has by now: nothing else opens it.
+   */
+  async requireDroppable(ceremony: StoredCeremony): Promise<void> {
+    if (ceremony.state !== "pending") return;
+    const plan = await planOf(this.#parts.reads, readCeremony(notedJson(ceremony.note)));
+    if (!sealsPinInUse(plan)) return;
+    throw new CountersignError(
+      "ceremony-refused",
+      "the token has the sealed PIN already, and only these shares open it: confirm them",
+    );
+  }
+
+  /**
    * After a crash: whether the PIN of a token in use is the one that is sealed. Where it is not, the set is worth
    * nothing; where it is, the set is all that opens the token.
    *
