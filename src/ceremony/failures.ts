@@ -98,6 +98,11 @@ export class Failures {
     if (this.#known.size > REMEMBERED) this.#known.delete(this.#known.values().next().value!);
     return true;
   }
+
+  /** What could not be recorded is new again. */
+  forget(statement: string, code: string): void {
+    this.#known.delete(`${statement} ${code}`);
+  }
 }
 
 function limited(why: string): CountersignError {

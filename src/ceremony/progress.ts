@@ -3,7 +3,13 @@
  * at the whole; steps of one ceremony come one after the other.
  */
 
-import { encodeEntry, type Actor, type Evidence, type LogEntryOf } from "../audit/entry.ts";
+import {
+  encodeEntry,
+  parseEntry,
+  type Actor,
+  type Evidence,
+  type LogEntryOf,
+} from "../audit/entry.ts";
 import { readShareSet, type Plan } from "../custody/plan.ts";
 import { readCeremony, readUnlock } from "../custody/statement.ts";
 import { CountersignError } from "../errors.ts";
@@ -31,6 +37,9 @@ import { Turns } from "./turns.ts";
 /** After this long a step that failed is tried again; then after twice as long, and so on, up to an hour. */
 const AGAIN_MILLISECONDS = 60_000;
 const AGAIN_MOST_MILLISECONDS = 3_600_000;
+
+/** After the key was opened for a ceremony, a crash leaves no more entries than this. */
+const CRASH_ENTRIES = 4096;
 
 export interface CeremonyParts {
   /** The service's name. */
@@ -294,21 +303,44 @@ export class Progress {
   }
 
   async #takeUp(ceremony: StoredCeremony): Promise<void> {
-    switch (ceremony.state) {
-      case "unlocking":
-        // Whether it was opened or not, the key is locked again, and nothing was signed.
-        await this.#recordLocked(ceremony, "restart");
-        await this.#record(ceremony, "gathering", "restart");
-        break;
-      case "unlocked":
-      case "signed":
-      case "verified":
-        await this.#locks(ceremony, "restart");
-        return;
-      default:
-        break;
+    if (ceremony.state === "unlocking") {
+      // Whether the keeper came to open it, it knows: then it does not do it again.
+      await this.#recordLocked(ceremony, "restart");
+      await this.#record(ceremony, "gathering", "restart");
+    } else if (isOpen(ceremony)) {
+      await this.#abandonRequests(ceremony);
+      await this.#locks(ceremony, "restart");
+      return;
     }
     await this.proceed(ceremony.digest);
+  }
+
+  /** Intents of requests have no row in which the start would find them open. */
+  async #abandonRequests({ changedIndex }: StoredCeremony): Promise<void> {
+    const { reads, journal, now } = this.#parts;
+    const leaves = await reads.entries(changedIndex, changedIndex + CRASH_ENTRIES);
+    const entries = leaves.map((leaf) => parseEntry(leaf));
+    const closed = new Set(
+      entries.flatMap((entry) =>
+        entry.type === "sign.done" || entry.type === "sign.abandoned" ? [entry.data.intent] : [],
+      ),
+    );
+    for (const [place, entry] of entries.entries()) {
+      const intent = changedIndex + place;
+      if (entry.type !== "sign.intent" || entry.data.operation !== "request") continue;
+      if (closed.has(intent)) continue;
+      // oxlint-disable-next-line no-await-in-loop -- few
+      await journal.append({
+        kind: "entry",
+        leaf: encodeEntry({
+          type: "sign.abandoned",
+          at: now(),
+          actor: this.#self,
+          subject: entry.subject,
+          data: { intent, reason: "found open at start" },
+        }),
+      });
+    }
   }
 
   /** Ceremonies that wait for a key which is locked now go on. */
@@ -349,7 +381,7 @@ export class Progress {
 
   /** Opens a key: CUSTODY.md 6.2, "log record first, then open, then hand-off to the signer". */
   async #open(ceremony: StoredCeremony, unlock: StoredUnlock, tally: Tally): Promise<void> {
-    const { keeper, journal } = this.#parts;
+    const { keeper } = this.#parts;
     const votes = votesOf(ceremony, tally);
     const record = await this.#keyTurns.inTurn(unlock.keyId, async () => {
       await this.#requireKeyFree(unlock.keyId);
@@ -369,21 +401,15 @@ export class Progress {
       return this.#notOpened({ ...ceremony, state: "unlocking" }, unlock, error);
     }
     await this.#recordUnlock(unlock, "opened");
-    switch (ceremony.kind) {
-      case "sign":
-        await this.#record(ceremony, "unlocked");
-        await this.#sign(ceremony, unlock, tally);
-        return;
-      case "reshare": {
-        if (dealt === undefined) throw new Error("the keeper dealt nothing for a reshare");
-        await this.#recordLocked(ceremony, "used-up");
-        await this.#pending(ceremony, dealt);
-        return;
-      }
-      default:
-        // What closes it is told by the keeper.
-        await journal.append(this.#stateItem(ceremony, "unlocked"));
+    if (ceremony.kind === "reshare") {
+      if (dealt === undefined) throw new Error("the keeper dealt nothing for a reshare");
+      await this.#recordLocked(ceremony, "used-up");
+      await this.#pending(ceremony, dealt);
+      return;
     }
+    // A window closes when the keeper tells so.
+    await this.#record(ceremony, "unlocked");
+    if (ceremony.kind === "sign") await this.#sign(ceremony, unlock, tally);
   }
 
   async #requireKeyFree(keyId: string): Promise<void> {

@@ -361,14 +361,12 @@ function abandoned(
     subject: { issuer, keyId, ...serialNumber },
     data: { intent: index, reason },
   });
-  switch (item.kind) {
-    case "certificate-intent":
-      return { kind: "certificate-abandoned", leaf, intentIndex: index };
-    case "crl-intent":
-      return { kind: "crl-abandoned", leaf, intentIndex: index };
-    default:
-      return { kind: "entry", leaf };
+  if (item.kind === "certificate-intent") {
+    return { kind: "certificate-abandoned", leaf, intentIndex: index };
   }
+  return item.kind === "crl-intent"
+    ? { kind: "crl-abandoned", leaf, intentIndex: index }
+    : { kind: "entry", leaf };
 }
 
 function assemble({ key }: Run, artefact: Artefact, signature: Uint8Array): Uint8Array {

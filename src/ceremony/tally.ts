@@ -105,7 +105,7 @@ async function sealOf(
   if (!opensKey(kind) || keyId === null) return undefined;
   return unlock === undefined || unlock.state === "ended" || unlock.state === "expired"
     ? (await reads.shareSets({ keyId, state: "active" }))[0]
-    : await reads.shareSet(unlock.shareSet);
+    : reads.shareSet(unlock.shareSet);
 }
 
 /** What is to be dealt; undefined for what deals nothing. */

@@ -326,10 +326,11 @@ export class UnlockBook implements Unlocks {
   ): Promise<CountersignError> {
     const { threshold } = readUnlock(notedJson(note));
     const rows = await this.#parts.reads.submissions(digest);
-    const given = rows.filter(({ verdict }) => verdict === "give").length;
+    const given = rows.flatMap((row) => (row.verdict === "give" ? [row.operator] : []));
+    const missing = Math.max(0, threshold - given.length);
     return new CountersignError(code, message, {
       cause,
-      members: { ...members, operator, given, threshold, missing: Math.max(0, threshold - given) },
+      members: { ...members, operator, given, threshold, missing },
     });
   }
 }
