@@ -164,7 +164,7 @@ async function signOne(
   artefact: Artefact,
   opened: (intent: OpenIntent) => void,
 ): Promise<SignedArtefact> {
-  const { parts, key, actor } = run;
+  const { parts, key } = run;
   const { tbs } = artefact;
   await checkUnused(run, artefact);
   const context = artefact.kind === "crl" ? await crlContext(run, artefact.list) : undefined;
