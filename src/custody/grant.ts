@@ -21,7 +21,7 @@ const duration = z.string().refine((text) => {
   }
 }, 'expected a duration such as "8d" or "24h"');
 
-const httpUrl = z.string().regex(/^http:\/\/[\x21-\x7e]+$/, "expected an http URL");
+export const httpUrl = z.string().regex(/^http:\/\/[\x21-\x7e]+$/, "expected an http URL");
 
 /** Matching requests, so many an hour. */
 export const standingGrant = z.strictObject({
