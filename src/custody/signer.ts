@@ -78,6 +78,8 @@ export interface SignerParts {
   readonly now: () => Date;
   /** Seconds on a clock that nobody sets. */
   readonly monotonic: () => number;
+  /** Called once, when the grant is over: nothing will be signed any more. */
+  readonly onOver?: (reason: "expired" | "idle" | "used-up") => void;
 }
 
 export interface ListRequest extends BatchRequest {
