@@ -71,8 +71,20 @@ export function readBody<Type extends keyof Bodies>(type: Type, body: Uint8Array
   }
 }
 
+/** What may be written: the same, with lists that nobody changes. */
+type Unchanged<Value> = Value extends Uint8Array | Date
+  ? Value
+  : Value extends readonly (infer Item)[]
+    ? readonly Unchanged<Item>[]
+    : Value extends object
+      ? { readonly [Name in keyof Value]: Unchanged<Value[Name]> }
+      : Value;
+
 /** Writes what {@link readBody} reads. */
-export function writeBody<Type extends keyof Bodies>(_type: Type, body: Bodies[Type]): Buffer {
+export function writeBody<Type extends keyof Bodies>(
+  _type: Type,
+  body: Unchanged<Bodies[Type]>,
+): Buffer {
   return Buffer.from(
     JSON.stringify(body, function (this: Record<string, unknown>, name, value: unknown) {
       const held = this[name]; // a Buffer has made JSON of itself in `value`

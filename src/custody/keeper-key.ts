@@ -266,11 +266,8 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
     },
     endSigner,
     admit(next) {
-      process?.kill();
-      process = undefined;
       opened = next;
       publicKey = next.publicKey;
-      next.signer.changeRequesters(parts.statements());
       void next.signer.ended.then(() => {
         if (opened === next) opened = undefined;
       });
@@ -351,7 +348,7 @@ function asProcess(signer: OpenedSigner): OpenKey["process"] {
     sign: signer.sign,
     signList: signer.signList,
     get state() {
-      return signer.state;
+      return signer.state === "open" ? "open" : "stopped";
     },
     restart: signer.kill,
   };

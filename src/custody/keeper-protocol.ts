@@ -23,7 +23,7 @@ const STATEMENT_BODY_LIMIT = 128 * 1024;
 
 /** Octets of a ceremony with its approvals, of 256 people at most; and of all versions of a roster. */
 const CEREMONY_BODY_LIMIT = 4 * 1024 * 1024;
-const ROSTERS_BODY_LIMIT = 256 * 1024 * 1024;
+const ROSTERS_BODY_LIMIT = 64 * 1024 * 1024;
 
 /** Statements about requesters in one frame, at most. */
 export const STATEMENTS_LIMIT = 500;

@@ -6,7 +6,6 @@
 import { canonicalJson } from "../audit/canonical-json.ts";
 import { digestOf } from "../audit/digest.ts";
 import { CountersignError } from "../errors.ts";
-import { spkiDigest } from "../x509/public-key.ts";
 import { startDealer, type DealerProcess } from "./dealer-process.ts";
 import type { Grant } from "./grant.ts";
 import {
@@ -100,6 +99,8 @@ export interface UnlocksParts {
   readonly notes: OwnNotes;
   readonly roster: RosterBook;
   readonly stateFile: StateFile;
+  /** The statements about requesters so far, canonical JSON. */
+  readonly statements: () => readonly Uint8Array[];
   readonly now: () => Date;
   readonly random: (size: number) => Uint8Array;
   readonly closed: (event: Closed) => void;
@@ -204,9 +205,8 @@ export function unlocks(parts: UnlocksParts): Unlocks {
       return {
         signer: startOpenedSigner({
           log: log.feed,
-          ...(token === undefined
-            ? {}
-            : { token: { ...token, environment: parts.tokenEnvironment } }),
+          statements: parts.statements,
+          ...(token === undefined ? {} : { token: { environment: parts.tokenEnvironment } }),
         }),
       };
     }
@@ -319,15 +319,16 @@ export function unlocks(parts: UnlocksParts): Unlocks {
 
   async function openSigner(gathering: Gathering, signer: OpenedSigner): Promise<void> {
     const { ceremony, key, keyId } = gathering;
-    const { publicKey } = await signer.open({
+    const { token } = key.config;
+    const { publicKey } = await signer.open(() => ({
       ...key.described(),
       grant: grantFor(ceremony, key),
-      keyId,
-    });
+      alreadySigned: 0,
+      usedDigests: [],
+      sealed:
+        token === undefined ? { payload: "pkcs8", keyId } : { payload: "pin", keyId, ...token },
+    }));
     requireAlive(gathering);
-    if (spkiDigest(publicKey) !== keyId) {
-      throw new CountersignError("sealed-key-corrupt", "the shares have opened another key");
-    }
     admit(gathering, signer, publicKey);
   }
 
@@ -362,7 +363,7 @@ export function unlocks(parts: UnlocksParts): Unlocks {
     };
     openings.set(unlock, announcement);
     key.admit(opened);
-    void signer.ended.then((reason) => announcement.tell(reason));
+    void signer.ended.then((reason) => announcement.tell(reason === "killed" ? "ended" : reason));
     // The unlocker has handed over and ends by itself; the signer is the key's now.
     gathering.state = "over";
     gatherings.delete(gathering);
@@ -484,6 +485,8 @@ export function unlocks(parts: UnlocksParts): Unlocks {
           subject.keyId === keyId,
       );
       gathering.state = "opening";
+      // The old way in must not sign beside the new one.
+      if ("signer" in receiver) key.endSigner();
       try {
         // 1. The ceremony counts as carried out. A crash here leaves it so, and the key locked: it needs another one.
         if ("signer" in receiver) ceremonies.finish(ceremony);
@@ -491,10 +494,12 @@ export function unlocks(parts: UnlocksParts): Unlocks {
         await gathering.unlocker.open({ approvals: votes.approvals, rosters: roster.versions });
         requireAlive(gathering);
         // 3. It is used. A reshare counts as carried out when its shares are made: until then it can be tried again.
-        if ("signer" in receiver) return await openSigner(gathering, receiver.signer).then(() => undefined);
-        return await reshare(gathering, receiver);
+        if ("dealer" in receiver) return await reshare(gathering, receiver);
+        await openSigner(gathering, receiver.signer);
+        return undefined;
       } catch (error) {
         finish(gathering);
+        key.start(); // one without a seal is what it was
         throw error;
       }
     },
