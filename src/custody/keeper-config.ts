@@ -9,7 +9,7 @@ import { CountersignError } from "../errors.ts";
 import { parseCertificate } from "../x509/certificate.ts";
 import { decodePem } from "../x509/pem.ts";
 import { spkiDigest } from "../x509/public-key.ts";
-import { grantSchema, httpUrl, sha256Digest, type Grant } from "./grant.ts";
+import { configuredGrant, httpUrl, sha256Digest, type Grant } from "./grant.ts";
 
 const path = z.string().min(1);
 
@@ -48,7 +48,7 @@ const schema = z.strictObject({
           .optional(),
         certificate: path.optional(),
         chain: z.array(path).default([]),
-        grant: grantSchema.optional(),
+        grant: configuredGrant.optional(),
         /** Where leaves say that their CRL is, in a window. */
         crlUrl: httpUrl.optional(),
         /** Where leaves say that their issuer's certificate is, in a window. */
