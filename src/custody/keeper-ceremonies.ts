@@ -202,7 +202,9 @@ export function ceremonies(parts: CeremoniesParts): Ceremonies {
       if (kind === "reshare") throw unfit("a reshare is of a key in use");
       if (keyId !== undefined) throw unfit("a key that is yet to be made has no id");
       if (plan.payload === "pin" && !parts.canMakeTokens) {
-        throw unfit("the keeper's configuration names no module to make tokens with (token.module)");
+        throw unfit(
+          "the keeper's configuration names no module to make tokens with (token.module)",
+        );
       }
       return;
     }

@@ -28,7 +28,11 @@ import { BATCH_BODY_LIMIT, decodeResults, lengthsOf } from "./sign-batch.ts";
 import type { Signed } from "./statement.ts";
 
 export type { Closed } from "./keeper-protocol.ts";
-export type { CeremonyVotes, LogRecord, Proposal as CeremonyProposal } from "./keeper-ceremonies.ts";
+export type {
+  CeremonyVotes,
+  LogRecord,
+  Proposal as CeremonyProposal,
+} from "./keeper-ceremonies.ts";
 export type { Dealt } from "./keeper-deals.ts";
 export type { Stated } from "./own-notes.ts";
 
@@ -650,18 +654,20 @@ function readStatus(body: Uint8Array): KeeperStatus {
       ...operator,
       ...(recipient === undefined ? {} : { recipient }),
     })),
-    keys: status.keys.map(({ detail, certificate, signaturesLeft, list, epoch, until, ceremony, ...key }) => ({
-      ...key,
-      ...(epoch === undefined ? {} : { epoch }),
-      ...(until === undefined ? {} : { until }),
-      ...(ceremony === undefined ? {} : { ceremony }),
-      publicKey: octets(key.publicKey),
-      chain: key.chain.map(octets),
-      ...(detail === undefined ? {} : { detail }),
-      ...(certificate === undefined ? {} : { certificate: octets(certificate) }),
-      ...(signaturesLeft === undefined ? {} : { signaturesLeft }),
-      ...(list === undefined ? {} : { list: { number: BigInt(list.number), crl: list.crl } }),
-    })),
+    keys: status.keys.map(
+      ({ detail, certificate, signaturesLeft, list, epoch, until, ceremony, ...key }) => ({
+        ...key,
+        ...(epoch === undefined ? {} : { epoch }),
+        ...(until === undefined ? {} : { until }),
+        ...(ceremony === undefined ? {} : { ceremony }),
+        publicKey: octets(key.publicKey),
+        chain: key.chain.map(octets),
+        ...(detail === undefined ? {} : { detail }),
+        ...(certificate === undefined ? {} : { certificate: octets(certificate) }),
+        ...(signaturesLeft === undefined ? {} : { signaturesLeft }),
+        ...(list === undefined ? {} : { list: { number: BigInt(list.number), crl: list.crl } }),
+      }),
+    ),
   };
 }
 

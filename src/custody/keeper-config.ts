@@ -158,7 +158,8 @@ function keyConfig(
     key.certificate === undefined
       ? undefined
       : readCertificate(absolute(key.certificate), `${at}.certificate`);
-  const certified = certificate && spkiDigest(parseCertificate(certificate).tbs.subjectPublicKeyInfo);
+  const certified =
+    certificate && spkiDigest(parseCertificate(certificate).tbs.subjectPublicKeyInfo);
   if (key.keyId !== undefined && certified !== undefined && key.keyId !== certified) {
     throw invalid(`${at}.keyId: the certificate is that of another key`);
   }
@@ -166,9 +167,7 @@ function keyConfig(
   return {
     issuer,
     ...(module === undefined ? {} : { token: { module, uri: uri! } }),
-    ...(pinFile === undefined
-      ? {}
-      : { standing: { pinFile: absolute(pinFile), grant: grant! } }),
+    ...(pinFile === undefined ? {} : { standing: { pinFile: absolute(pinFile), grant: grant! } }),
     ...(keyId === undefined ? {} : { keyId }),
     ...(certificate === undefined ? {} : { certificate }),
     chain: key.chain.map((relative, place) =>

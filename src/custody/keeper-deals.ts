@@ -135,9 +135,7 @@ export function deals(parts: DealsParts): Deals {
       proof: Buffer.from(own.proof, "hex"),
     };
     const challenge = hash("sha256", octets, "buffer");
-    if (
-      !checkShareProof(context, index, commitment, challenge, Buffer.from(proof, "base64"))
-    ) {
+    if (!checkShareProof(context, index, commitment, challenge, Buffer.from(proof, "base64"))) {
       throw unconfirmed(`${operator} has not shown that they hold share ${index}`);
     }
     return index;

@@ -32,8 +32,11 @@ const hold = z.strictObject({ operator: z.string(), at: z.string(), statement: s
 
 const schema = z.strictObject({
   type: z.literal("countersign/keeper-state/v1"),
-  /** The newest version that was shown: a chain that ends before it, or has another one there, is rolled back. */
-  roster: z.strictObject({ version: z.int().min(1), digest: sha256Digest }).nullable().default(null),
+  /** The newest version after the genesis: a chain that ends before it, or has another one there, is rolled back. */
+  roster: z
+    .strictObject({ version: z.int().min(1), digest: sha256Digest })
+    .nullable()
+    .default(null),
   /** The last statement about requesters. */
   requesters: z.strictObject({ sequence: z.int().min(0), digest: sha256Digest.nullable() }),
   /** Held keys. */
@@ -100,7 +103,7 @@ export function emptyState(): KeeperState {
 export function isUnused(state: KeeperState): boolean {
   const { roster, requesters, held, panic, seals, done, lists, digests, hours } = state;
   return (
-    (roster === null || roster.version === 1) &&
+    roster === null &&
     requesters.sequence === 0 &&
     panic === null &&
     [held, seals, done, lists, digests].every((record) => Object.keys(record).length === 0) &&

@@ -404,17 +404,14 @@ export function createKeeper({ config, now, monotonic, random, send }: KeeperPar
           .then((stated) => () => sendStated(id, stated));
       case "submit": {
         const { unlock, submission, share } = readBody("submit", body);
-        return unlocks
-          .submit(unlock, submission, share)
-          .then(
-            ({ given, missing }) =>
-              () => send({ type: "gathered", id, given: [...given], missing }),
-          );
+        return unlocks.submit(unlock, submission, share).then(
+          ({ given, missing }) =>
+            () =>
+              send({ type: "gathered", id, given: [...given], missing }),
+        );
       }
       case "open":
-        return unlocks
-          .open(readBody("open", body))
-          .then((dealt) => () => sendOpened(id, dealt));
+        return unlocks.open(readBody("open", body)).then((dealt) => () => sendOpened(id, dealt));
       case "deal":
         return deals.deal(readBody("deal", body)).then((dealt) => () => sendOpened(id, dealt));
       case "commit":
