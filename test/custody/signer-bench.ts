@@ -42,12 +42,13 @@ import { refused } from "../support/refused.ts";
 import { DAY, softwareCa, softwareKey, type SoftwareKey } from "../support/software-ca.ts";
 import { digestOf, policyText, TestLog, webRequester, type IntentChange } from "./keeper-home.ts";
 
+export const SECOND = 1_000;
 export const HOUR = 3_600_000;
 export const now = new Date("2026-11-21T12:00:00Z");
 export const ca = softwareCa(new Date(now.getTime() - 100 * DAY));
 export const key = ca.issuingKey;
 export const leafKey = softwareKey("P-256");
-export const logKey = noteSigner("test.example/audit", generateKeyPairSync("ed25519").privateKey);
+const logKey = noteSigner("test.example/audit", generateKeyPairSync("ed25519").privateKey);
 export const policy = policyDigest(parsePolicy(policyText, "policy"));
 export const standing: Grant = {
   operations: ["certificate", "crl"],
@@ -57,11 +58,11 @@ export const standing: Grant = {
   maximumCrlLifetime: "8d",
 };
 
-export interface AskedIntent extends Omit<IntentChange, "operation"> {
+interface AskedIntent extends Omit<IntentChange, "operation"> {
   readonly operation?: "certificate" | "crl" | "request";
 }
 
-export interface Logged {
+interface Logged {
   readonly intentIndex: number;
   readonly intent: Uint8Array;
   readonly extension: LogExtension;
@@ -82,7 +83,7 @@ export interface Bench {
 }
 
 /** Both clocks of a signer, and its timers. */
-export class TestClock {
+class TestClock {
   wall = now.getTime();
   #steady = 0;
   #timers: { readonly at: number; readonly callback: () => void }[] = [];
@@ -169,7 +170,7 @@ export function signingKey(from: SoftwareKey): SignerParts["key"] {
   return { publicKey: from.info.spki, sign: (tbs) => Promise.resolve(from.sign(tbs)) };
 }
 
-export function intentFor(tbs: Uint8Array, change: AskedIntent, keyId: string): Uint8Array {
+function intentFor(tbs: Uint8Array, change: AskedIntent, keyId: string): Uint8Array {
   const { operation = "certificate", actor = webRequester, number } = change;
   const profile = change.profile ?? (operation === "certificate" ? "server" : undefined);
   const serialNumber =
@@ -231,8 +232,9 @@ export function crlTbs(
   number: bigint,
   entries: readonly RevokedCertificate[] = [],
   thisUpdate: Date = now,
+  days = 7,
 ): Uint8Array {
-  const nextUpdate = new Date(thisUpdate.getTime() + 7 * DAY);
+  const nextUpdate = new Date(thisUpdate.getTime() + days * DAY);
   return buildTbsCertList({
     issuerCertificate: ca.issuing,
     thisUpdate,
