@@ -1,6 +1,8 @@
 /** Rule 11 of AUDIT-LOG 9.6: the rows of a database are what the log says, and nothing besides. */
 
 import { openCheckpoint, parseCheckpoint, type Checkpoint } from "./checkpoint.ts";
+import { CustodyCheck } from "./database-custody.ts";
+import type { CustodyRows } from "./database-custody-rows.ts";
 import { schemaFindings, type SchemaObject } from "./database-schema.ts";
 import type { LogEntry, LogEntryOf } from "./entry.ts";
 import type { Finding, Findings } from "./findings.ts";
@@ -60,6 +62,7 @@ export interface DatabaseRows {
   policyVersions(): AsyncIterable<PolicyVersionRow>;
   /** In no order. */
   idempotency(): AsyncIterable<IdempotencyRow>;
+  readonly custody: CustodyRows;
 }
 
 /** An intent whose result has not come by, and its row. */
@@ -97,6 +100,7 @@ export class DatabaseCheck {
   readonly #revocations: RowCursor<RevocationRow>;
   readonly #statements: RowCursor<RequesterStatementRow>;
   readonly #policies: RowCursor<PolicyVersionRow>;
+  readonly #custody: CustodyCheck;
   readonly #open = new Map<number, OpenRow>();
   /** The database's own checkpoint. */
   #stored: Checkpoint | undefined;
@@ -151,6 +155,9 @@ export class DatabaseCheck {
       "policy_version",
       (row) => row.index,
       (row) => row.digest,
+    );
+    this.#custody = new CustodyCheck(database.custody, findings, (rows, table, nameOf) =>
+      cursor(rows, table, (row) => row.index, nameOf),
     );
   }
 
@@ -218,6 +225,8 @@ export class DatabaseCheck {
       await this.#statement(index, entry);
     } else if (entry.type === "policy.changed" && entry.data?.policy !== undefined) {
       await this.#policy(index, entry.data.policy);
+    } else {
+      await this.#custody.entry(index, entry);
     }
   }
 
@@ -268,6 +277,7 @@ export class DatabaseCheck {
     await this.#revocations.finish();
     await this.#statements.finish();
     await this.#policies.finish();
+    await this.#custody.finish();
     for (const { index, row } of this.#open.values()) {
       if (row.state !== "pending" || row.doneIndex !== null || row.bytesSha256 !== null) {
         this.#findings.add(
@@ -409,6 +419,7 @@ export class DatabaseCheck {
   }
 
   async #intent(index: number, entry: LogEntryOf<"sign.intent">): Promise<void> {
+    if (entry.data.operation === "request") return; // no table keeps requests of a CA's own key
     const crl = entry.data.operation === "crl";
     const names = crl ? [] : await this.#names.allAt(index);
     let open: OpenRow | undefined;

@@ -107,7 +107,7 @@ export interface IdempotencyRow {
 }
 
 /** A record is made within moments of the row beside it, by the same clock. */
-const SAME_MOMENT_MILLISECONDS = 60_000;
+export const SAME_MOMENT_MILLISECONDS = 60_000;
 
 /** A CRL's times are taken before its entries are read, of which there may be millions. */
 const SAME_CRL_MILLISECONDS = 600_000;
@@ -257,11 +257,11 @@ function reversed(text: string): string {
   return Array.from(text).reverse().join("");
 }
 
-function differing(same: Readonly<Record<string, boolean>>): string[] {
+export function differing(same: Readonly<Record<string, boolean>>): string[] {
   return Object.keys(same).filter((column) => !same[column]);
 }
 
-function within(milliseconds: number, at: Date, tolerance: number): boolean {
+export function within(milliseconds: number, at: Date, tolerance: number): boolean {
   return Math.abs(milliseconds - at.getTime()) <= tolerance;
 }
 

@@ -77,6 +77,19 @@ export async function sealShareFile(
   return encrypter.encrypt(shareFileText(context, point, labels));
 }
 
+/**
+ * The file that only the owner of a recipient can read: CUSTODY.md 3.2, step 0.
+ *
+ * @param recipient - checked by {@link checkRecipient}.
+ * @param challenge - 32 random octets.
+ * @returns a binary age file.
+ */
+export async function sealChallenge(challenge: Uint8Array, recipient: string): Promise<Uint8Array> {
+  const encrypter = new Encrypter();
+  encrypter.addRecipient(recipient);
+  return encrypter.encrypt(challenge);
+}
+
 function shareFileText(context: ShareContext, point: Point, labels: ShareFileLabels): string {
   const { threshold, shareCount, epoch, keyId } = context;
   const { service, issuer, custodian, plan } = labels;
