@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { digestOf } from "../../src/audit/digest.ts";
 import {
   configuredGrant,
   grantSchema,
@@ -121,9 +122,11 @@ test.for([
   },
 );
 
+const tbs = Buffer.from("tbs");
+
 test.for([
   { name: "a window", grant: ofWindow({}) },
-  { name: "a sealed key's digests", grant: { digests: [digest], seconds: 900 } },
+  { name: "a sealed key's digests", grant: { digests: [digestOf(tbs)], seconds: 900 } },
 ])("the keeper writes nothing for $name: the signer's end locks the key", ({ grant }) => {
   const stateFile = {
     state: emptyState(),
@@ -135,7 +138,7 @@ test.for([
   const count = signatureCount(grantSchema.parse(grant) satisfies Grant, parts);
   expect(count.alreadySigned("ab".repeat(32))).toBe(0);
   expect(count.spent).toBeUndefined();
-  expect(() => count.count("ab".repeat(32), [Buffer.from("tbs")])(() => true)).not.toThrow();
+  expect(() => count.count("ab".repeat(32), [tbs])(() => true)).not.toThrow();
 });
 
 test("signatures are counted within any hour, and come back minute by minute", () => {
