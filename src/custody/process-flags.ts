@@ -1,10 +1,19 @@
 /** How the processes of CUSTODY.md 7.1 are started: flags (7.3), no core dumps, an environment of their own. */
 
-import { spawn, type ChildProcess, type SpawnOptions } from "node:child_process";
+import { spawn, spawnSync, type ChildProcess, type StdioOptions } from "node:child_process";
 import { basename, dirname, join } from "node:path";
+import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
+import { CountersignError } from "../errors.ts";
 
-export type ProcessKind = "keeper" | "signer";
+/** `dealer-token` deals with a token, `signer` signs with one; `signer-software` with a key in its memory. */
+export type ProcessKind =
+  | "keeper"
+  | "dealer"
+  | "dealer-token"
+  | "unlocker"
+  | "signer"
+  | "signer-software";
 
 export interface FlagOptions {
   /** The folder with package.json, dist and node_modules. */
@@ -25,21 +34,31 @@ export function flagsFor(kind: ProcessKind, options: FlagOptions): string[] {
   const { appRoot, readFiles = [], known = process.allowedNodeEnvironmentFlags } = options;
   const flags = ["--disable-proto=throw", "--disallow-code-generation-from-strings"];
   if (known.has("--disable-sigusr1")) flags.push("--disable-sigusr1");
+  // It starts the others, which the permission model would let it do only for everything.
+  if (kind === "keeper") return [...flags, "--no-addons"];
+  flags.push(
+    known.has("--permission") ? "--permission" : "--experimental-permission",
+    ...readable(appRoot).map((path) => `--allow-fs-read=${path}`),
+    ...readFiles.map((path) => `--allow-fs-read=${path}`),
+    "--allow-fs-write=/proc/self/coredump_filter",
+    "--secure-heap=65536",
+    "--secure-heap-min=16",
+    "--disable-warning=ExperimentalWarning", // about the permission model
+  );
   switch (kind) {
-    case "keeper": // it starts the others, which the permission model would let it do only for everything
+    case "dealer":
+    case "unlocker":
+      // They load the package that trusts every prototype (CUSTODY.md 1, S3).
+      flags.push("--no-addons", "--frozen-intrinsics");
+      return flags;
+    case "signer-software":
       flags.push("--no-addons");
       return flags;
+    case "dealer-token":
     case "signer":
       flags.push(
-        known.has("--permission") ? "--permission" : "--experimental-permission",
-        ...readable(appRoot).map((path) => `--allow-fs-read=${path}`),
-        ...readFiles.map((path) => `--allow-fs-read=${path}`),
-        "--allow-fs-write=/proc/self/coredump_filter",
         "--allow-addons",
-        "--secure-heap=65536",
-        "--secure-heap-min=16",
-        "--disable-warning=ExperimentalWarning", // about the permission model
-        // About --allow-addons; addons are what this process is for: the token's module.
+        // About --allow-addons; addons are what these processes are for: the token's module.
         "--disable-warning=SecurityWarning",
       );
       return flags;
@@ -70,6 +89,32 @@ export function mainModule(name: string): string {
   return join(appRoot, "dist", "src", "custody", name);
 }
 
+/** What stands before the program of a process that needs no network; nothing where the machine does not allow it. */
+let withoutNetwork: readonly string[] | undefined;
+
+/**
+ * Whether dealers, unlockers and signers of software keys run without any network. Tried once: unshare(1) needs to be
+ * there, and to be allowed. A token may be at the other end of a network, so processes with one keep theirs.
+ */
+export function networkIsolation(): "none" | "own-namespace" {
+  return networkPrefix().length === 0 ? "none" : "own-namespace";
+}
+
+function networkPrefix(): readonly string[] {
+  withoutNetwork ??=
+    (process.getuid?.() === 0 ? [["--net"], ["--user", "--net"]] : [["--user", "--net"]])
+      .map((options) => ["/usr/bin/unshare", ...options, "--"])
+      .find(
+        ([program, ...options]) =>
+          spawnSync(program!, [...options, "/bin/true"], { env: {}, stdio: "ignore" }).status === 0,
+      ) ?? [];
+  return withoutNetwork;
+}
+
+function mayNeedNetwork(kind: ProcessKind): boolean {
+  return kind === "keeper" || kind === "signer" || kind === "dealer-token";
+}
+
 export interface ProcessOptions {
   readonly kind: ProcessKind;
   /** The built module, absolute. */
@@ -78,37 +123,57 @@ export interface ProcessOptions {
   readonly readFiles?: readonly string[];
   /** All of it: nothing is inherited. */
   readonly environment: Readonly<Record<string, string>>;
+  /**
+   * Descriptor 4: `read` makes the pipe, whose writing end is then `stdio[4]`; that end is given on to the process that
+   * writes, and is destroyed here (CUSTODY.md 7.1).
+   */
+  readonly handOff?: "read" | Duplex;
+  /** Descriptor 5: a file that this process has opened and does not read. The caller closes it. */
+  readonly pin?: number;
 }
 
 /**
  * Starts a process with frames on descriptor 3, in a session of its own: Ctrl-C in a terminal reaches only the service,
  * which ends the others when it has finished. Descriptors 1 and 2 are this process's descriptor 2, for words to
  * the administrator; there is no input.
+ *
+ * @throws CountersignError `token-unavailable` if the process at the other end of the hand-off has ended.
  */
 export function startProcess(options: ProcessOptions): ChildProcess {
-  const flags = flagsFor(options.kind, { appRoot, readFiles: options.readFiles ?? [] });
-  const settings: SpawnOptions = {
-    cwd: "/",
-    env: {},
-    stdio: ["ignore", 2, 2, "pipe"],
-    detached: true,
-  };
+  const { kind, handOff, pin } = options;
+  const flags = flagsFor(kind, { appRoot, readFiles: options.readFiles ?? [] });
+  const stdio: StdioOptions = ["ignore", 2, 2, "pipe"];
+  if (typeof handOff === "object" && handOff.destroyed) {
+    throw new CountersignError(
+      "token-unavailable",
+      "the process that would take the secret has ended",
+    );
+  }
+  if (handOff !== undefined || pin !== undefined) {
+    stdio.push(handOff === "read" ? "pipe" : (handOff ?? "ignore"));
+  }
+  if (pin !== undefined) stdio.push(pin);
   const environment = Object.entries(options.environment).map(
     ([name, value]) => `${name}=${value}`,
   );
-  return spawn(
+  const child = spawn(
     "/bin/sh",
     [
       "-c",
       // Shells add PWD and the like to the environment; env -i takes them off again.
-      'ulimit -c 0; exec /usr/bin/env -i "$@"',
+      'ulimit -c 0; exec "$@"',
       "sh",
+      ...(mayNeedNetwork(kind) ? [] : networkPrefix()),
+      "/usr/bin/env",
+      "-i",
       ...environment,
       process.execPath,
       ...flags,
       options.module,
       ...(options.arguments ?? []),
     ],
-    settings,
+    { cwd: "/", env: {}, stdio, detached: true },
   );
+  if (typeof handOff === "object") handOff.destroy();
+  return child;
 }

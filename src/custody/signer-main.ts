@@ -1,9 +1,11 @@
-/** The signer: a process of its own for one key in a token (CUSTODY.md 7.1). Locking is its end. */
+/** The signer: a process of its own for one key, in a token or out of a seal (CUSTODY.md 7.1). Locking is its end. */
 
 import { outliveSignals } from "./harden.ts";
-import { Socket } from "node:net";
-import { openFrames } from "./frames.ts";
+import { CountersignError } from "../errors.ts";
+import { spkiDigest } from "../x509/public-key.ts";
+import { readHandOff } from "./hand-off.ts";
 import { readExtension } from "./log-view.ts";
+import { openParentFrames } from "./parent-frames.ts";
 import { refusalOf, type Refusal } from "./refusal.ts";
 import { cut, encodeResults } from "./sign-batch.ts";
 import {
@@ -11,36 +13,37 @@ import {
   toSignerProtocol,
   type FromSigner,
   type Opening,
+  type SealedOpening,
   type ToSigner,
 } from "./signer-protocol.ts";
-import { createSigner, type Signer } from "./signer.ts";
+import { createSigner, type Signer, type SigningKey } from "./signer.ts";
+import { softwareKey } from "./software-key.ts";
 import { readPin } from "./token/pin-file.ts";
-import { openToken, type Token } from "./token/token.ts";
+import type { Token } from "./token/token.ts";
 
 outliveSignals();
+
+type Over = Extract<FromSigner, { type: "over" }>["reason"];
+
+/** What is in hand when a grant ends may still be answered within this time. */
+const LAST_ANSWERS_MILLISECONDS = 5_000;
 
 let token: Token | undefined;
 let signer: Signer | undefined;
 let opened = false;
+/** Requests that were not answered yet. */
+let inHand = 0;
+let over: Over | undefined;
 
-const frames = openFrames<ToSigner, FromSigner>(new Socket({ fd: 3 }), toSignerProtocol, {
-  onMessage: receive,
-  onEnd(error) {
-    if (error !== undefined) console.error(`signer: ${error.message}`);
-    process.exit(error === undefined ? 0 : 1);
-  },
-});
+const frames = openParentFrames<ToSigner, FromSigner>("signer", toSignerProtocol, receive);
 
 /** What it throws ends the process. */
 function receive(message: ToSigner, body: Uint8Array): void {
   if (message.type === "open") {
     if (opened) throw new Error("opened a second time");
     opened = true;
-    try {
-      signer = open(openingSchema.parse(JSON.parse(Buffer.from(body).toString("utf8"))));
-    } catch (error) {
-      frames.send({ type: "failed", ...refusalOf(error) });
-    }
+    const opening = openingSchema.parse(JSON.parse(Buffer.from(body).toString("utf8")));
+    open(opening).catch((error: unknown) => frames.send({ type: "failed", ...refusalOf(error) }));
     return;
   }
   if (signer === undefined) throw new Error(`${message.type} before the key was open`);
@@ -50,12 +53,14 @@ function receive(message: ToSigner, body: Uint8Array): void {
       const extension = readExtension(message.extension, cutter);
       const requests = message.requests.map((lengths) => cutter.request(lengths));
       cutter.finish();
+      inHand++;
       void signer.sign(requests, extension).then((results) => {
         for (const result of results) {
           if ("refusal" in result) reportPin(result.refusal);
         }
         const { lengths, body: pieces } = encodeResults(results);
         frames.send({ type: "signed", id: message.id, results: lengths }, ...pieces);
+        answered();
       });
       return;
     }
@@ -69,19 +74,23 @@ function receive(message: ToSigner, body: Uint8Array): void {
       };
       cutter.finish();
       const { id } = message;
-      signer.signList(request, extension).then(
-        ({ signature, number, crl }) =>
-          frames.send(
-            { type: "list-signed", id, number: number.toString(), signature: signature.length },
-            signature,
-            crl,
-          ),
-        (error: unknown) => {
-          const refusal = refusalOf(error);
-          reportPin(refusal);
-          frames.send({ type: "refused", id, ...refusal });
-        },
-      );
+      inHand++;
+      void signer
+        .signList(request, extension)
+        .then(
+          ({ signature, number, crl }) =>
+            frames.send(
+              { type: "list-signed", id, number: number.toString(), signature: signature.length },
+              signature,
+              crl,
+            ),
+          (error: unknown) => {
+            const refusal = refusalOf(error);
+            reportPin(refusal);
+            frames.send({ type: "refused", id, ...refusal });
+          },
+        )
+        .then(answered);
       return;
     }
     case "requesters": {
@@ -93,7 +102,7 @@ function receive(message: ToSigner, body: Uint8Array): void {
     case "status": {
       const { id } = message;
       try {
-        token!.check();
+        token?.check();
         frames.send({ type: "status", id, signaturesLeft: signer.signaturesLeft });
       } catch (error) {
         const refusal = refusalOf(error);
@@ -110,12 +119,27 @@ function reportPin(refusal: Refusal): void {
   if (refusal.code === "pin-wrong") frames.send({ type: "failed", ...refusal });
 }
 
-function open(opening: Opening): Signer {
+/** The grant of a sealed key ends its process, which is told why when the last answer has left. */
+function end(reason: Over): void {
+  over ??= reason;
+  setTimeout(last, LAST_ANSWERS_MILLISECONDS);
+  if (inHand === 0) last();
+}
+
+function answered(): void {
+  inHand--;
+  if (over !== undefined && inHand === 0) last();
+}
+
+function last(): void {
+  frames.sendLast({ type: "over", reason: over! });
+}
+
+async function open(opening: Opening | SealedOpening): Promise<void> {
   const now = (): Date => new Date();
   const { issuer, grant, alreadySigned, usedDigests, policy, logKey } = opening;
-  token = openTokenOf(opening, now);
-  const { key } = token;
-  const signer = createSigner({
+  const key = await openKey(opening, now);
+  signer = createSigner({
     key,
     issuer,
     grant,
@@ -133,15 +157,37 @@ function open(opening: Opening): Signer {
     list: opening.list ?? undefined,
     now,
     monotonic: () => performance.now() / 1000,
+    ...("sealed" in opening ? { onOver: end } : {}),
   });
   frames.send({ type: "opened" }, key.publicKey);
-  return signer;
 }
 
-function openTokenOf({ module, uri, pinFile }: Opening, now: () => Date): Token {
-  const pin = readPin(pinFile);
+async function openKey(opening: Opening | SealedOpening, now: () => Date): Promise<SigningKey> {
+  if ("pinFile" in opening) {
+    const { module, uri, pinFile } = opening;
+    return openTokenWith(readPin(pinFile), { module, uri }, now);
+  }
+  const { sealed } = opening;
+  const secret = readHandOff();
+  if (sealed.payload === "pkcs8") return softwareKey(secret, sealed.keyId);
+  const key = await openTokenWith(secret, sealed, now);
+  if (spkiDigest(key.publicKey) !== sealed.keyId) {
+    throw new CountersignError("key-refused", "the PIN that was opened is that of another key");
+  }
+  return key;
+}
+
+/** @param pin - wiped. */
+async function openTokenWith(
+  pin: Uint8Array,
+  { module, uri }: { readonly module: string; readonly uri: string },
+  now: () => Date,
+): Promise<SigningKey> {
   try {
-    return openToken({ modulePath: module, uri, pin, now });
+    // Loaded only here: a signer without a token may load no addons.
+    const { openToken } = await import("./token/token.ts");
+    token = openToken({ modulePath: module, uri, pin, now });
+    return token.key;
   } finally {
     pin.fill(0);
   }

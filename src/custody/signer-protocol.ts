@@ -18,6 +18,7 @@ import { z } from "zod";
 import { grantSchema } from "./grant.ts";
 import type { Protocol } from "./frames.ts";
 import { refusalFields } from "./refusal.ts";
+import { hexHash } from "./statement.ts";
 import {
   BATCH_BODY_LIMIT,
   batchLengths,
@@ -42,14 +43,9 @@ const extension = z
 
 export type Extension = z.infer<typeof extension>;
 
-/** The JSON body of `open`: all that the signer is told, and the whole of what it trusts. */
-export const openingSchema = z.strictObject({
+const commonOpening = {
   /** The issuer's id in the policy. */
   issuer: z.string(),
-  module: z.string(),
-  uri: z.string(),
-  /** The signer reads it; the keeper never does. */
-  pinFile: z.string(),
   grant: grantSchema,
   /** Signatures that count as made within the last hour. */
   alreadySigned: z.int().min(0),
@@ -66,9 +62,35 @@ export const openingSchema = z.strictObject({
   head: z.strictObject({ note: z.string(), nodes: z.array(base64) }).nullable(),
   /** The last CRL that the key signed: its number, SHA-256 and DER. */
   list: z.strictObject({ number: z.string(), crl: z.string(), der: base64 }).nullable(),
+};
+
+const openingOfToken = z.strictObject({
+  ...commonOpening,
+  module: z.string(),
+  uri: z.string(),
+  /** The signer reads it; the keeper never does. */
+  pinFile: z.string(),
 });
 
-export type Opening = z.infer<typeof openingSchema>;
+/** The secret comes from an unlocker, on descriptor 4. */
+const openingOfSealed = z.strictObject({
+  ...commonOpening,
+  sealed: z.discriminatedUnion("payload", [
+    z.strictObject({ payload: z.literal("pkcs8"), keyId: hexHash }),
+    z.strictObject({
+      payload: z.literal("pin"),
+      keyId: hexHash,
+      module: z.string(),
+      uri: z.string(),
+    }),
+  ]),
+});
+
+/** The JSON body of `open`: all that the signer is told, and the whole of what it trusts. */
+export const openingSchema = z.union([openingOfToken, openingOfSealed]);
+
+export type Opening = z.infer<typeof openingOfToken>;
+export type SealedOpening = z.infer<typeof openingOfSealed>;
 
 const toSigner = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("open") }),
@@ -118,6 +140,8 @@ const fromSigner = z.discriminatedUnion("type", [
   }),
   z.strictObject({ type: z.literal("refused"), id, ...refusalFields }),
   z.strictObject({ type: z.literal("status"), id, signaturesLeft: z.int().min(0) }),
+  /** The grant of a key out of a seal is over; the process ends. */
+  z.strictObject({ type: z.literal("over"), reason: z.enum(["expired", "idle", "used-up"]) }),
 ]);
 
 export type FromSigner = z.infer<typeof fromSigner>;
@@ -131,5 +155,6 @@ export const fromSignerProtocol: Protocol<FromSigner> = {
     "list-signed": LIST_BODY_LIMIT,
     refused: 0,
     status: 0,
+    over: 0,
   },
 };

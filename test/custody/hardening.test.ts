@@ -1,13 +1,23 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { existsSync, readFileSync, readdirSync, readlinkSync, statSync } from "node:fs";
-import { createConnection } from "node:net";
+import { createConnection, createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { text } from "node:stream/consumers";
 import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from "vitest";
 import { connectKeeper, type KeeperClient } from "../../src/custody/keeper-client.ts";
-import { appRoot, mainModule, startProcess } from "../../src/custody/process-flags.ts";
+import { startDealer } from "../../src/custody/dealer-process.ts";
+import { startOpenedSigner } from "../../src/custody/opened-signer.ts";
+import {
+  appRoot,
+  mainModule,
+  networkIsolation,
+  startProcess,
+  type ProcessKind,
+} from "../../src/custody/process-flags.ts";
+import { startUnlocker } from "../../src/custody/unlocker-process.ts";
 import { isAlive, newKeeperHome, pidsOf, type KeeperHome } from "./keeper-home.ts";
+import { FollowedLog } from "./opened-key.ts";
 
 let home: KeeperHome;
 let keeper: KeeperClient | undefined;
@@ -20,12 +30,34 @@ afterEach(async () => {
   keeper = undefined;
 });
 
-const processes = ["keeper", "signer"] as const;
+const processes = ["keeper", "signer", "dealer", "unlocker", "opened signer"] as const;
 
+/** A keeper and its signer; and the processes of an unlock, that they have begun to work. */
 async function started(): Promise<Record<(typeof processes)[number], number>> {
   keeper = await home.start();
   const pid = pidsOf("keeper", process.pid)[0]!;
-  return { keeper: pid, signer: pidsOf("signer", pid)[0]! };
+  const signer = startOpenedSigner({ log: new FollowedLog().feed, statements: () => [] });
+  const unlocker = startUnlocker({ handOff: signer.handOff, gatherSeconds: 600 });
+  const dealer = startDealer({});
+  onTestFinished(() => {
+    for (const one of [signer, unlocker, dealer]) one.kill();
+  });
+  await unlocker.begin();
+  for (const one of [signer, dealer]) {
+    // oxlint-disable-next-line no-await-in-loop -- they start side by side
+    await expect.poll(() => coredumpFilter(one.pid!), { timeout: 10_000 }).toBe("00000000");
+  }
+  return {
+    keeper: pid,
+    signer: pidsOf("signer", pid)[0]!,
+    dealer: dealer.pid!,
+    unlocker: unlocker.pid!,
+    "opened signer": signer.pid!,
+  };
+}
+
+function coredumpFilter(pid: number): string {
+  return readFileSync(`/proc/${pid}/coredump_filter`, "utf8").trim();
 }
 
 function compiled(name: string): string {
@@ -58,18 +90,32 @@ function environmentOf(pid: number): string[] {
     .filter((entry) => entry !== "");
 }
 
-test("ST-53: a signer reads its PIN file and its code, and can do nothing else", async () => {
+const tokenProcess = { addon: "done", pollution: "done", connection: "done" };
+const disabledAddon = "ERR_DLOPEN_DISABLED";
+const isolated = networkIsolation() === "own-namespace" ? "ENETUNREACH" : "done";
+
+test.for<{ kind: ProcessKind; outcome: Readonly<Record<string, string>> }>([
+  { kind: "signer", outcome: { allowedFile: "done", ...tokenProcess } },
+  { kind: "dealer-token", outcome: tokenProcess },
+  { kind: "dealer", outcome: { pollution: "TypeError", connection: isolated } },
+  { kind: "unlocker", outcome: { pollution: "TypeError", connection: isolated } },
+  { kind: "signer-software", outcome: { pollution: "done", connection: isolated } },
+])("ST-53: a process of kind $kind can do nothing but its work", async ({ kind, outcome }) => {
+  const listener = createServer().listen(0, "127.0.0.1");
+  onTestFinished(() => void listener.close());
+  await new Promise((resolve) => listener.once("listening", resolve));
+  const { port } = listener.address() as AddressInfo;
   const child = startProcess({
-    kind: "signer",
+    kind,
     module: compiled("permission-probe.js"),
-    arguments: [home.pinFile, join(home.directory, "log.key")],
-    readFiles: [home.pinFile],
+    arguments: [home.pinFile, join(home.directory, "log.key"), String(port)],
+    readFiles: kind === "signer" ? [home.pinFile] : [],
     environment: {},
   });
   const outcomes = JSON.parse(await text(child.stdio[3] as Duplex)) as Record<string, string>;
   expect(outcomes).toEqual({
     permission: "object",
-    allowedFile: "done",
+    allowedFile: "ERR_ACCESS_DENIED",
     passwd: "ERR_ACCESS_DENIED",
     forbiddenFile: "ERR_ACCESS_DENIED",
     memory: "ERR_ACCESS_DENIED",
@@ -83,6 +129,8 @@ test("ST-53: a signer reads its PIN file and its code, and can do nothing else",
     report: "ERR_ACCESS_DENIED",
     code: "EvalError",
     prototype: "ERR_PROTO_ACCESS",
+    addon: disabledAddon,
+    ...outcome,
   });
 });
 
@@ -115,7 +163,7 @@ test.for(processes)("ST-55: the %s leaves no core, though its parent would", asy
   const pids = await started();
   const pid = pids[name];
   expect(readFileSync(`/proc/${pid}/limits`, "utf8")).toMatch(/Max core file size +0 +0 /);
-  expect(readFileSync(`/proc/${pid}/coredump_filter`, "utf8").trim()).toBe("00000000");
+  expect(coredumpFilter(pid)).toBe("00000000");
   const folder = readlinkSync(`/proc/${pid}/cwd`);
   process.kill(pid, "SIGABRT");
   await expect.poll(() => isAlive(pid)).toBe(false);
@@ -124,10 +172,9 @@ test.for(processes)("ST-55: the %s leaves no core, though its parent would", asy
 
 test("ST-56: environments are empty but for what the configuration names", async () => {
   const pids = await started();
-  expect(environmentOf(pids.keeper)).toEqual([]);
-  expect(environmentOf(pids.signer)).toEqual([
-    `SOFTHSM2_CONF=${join(home.directory, "softhsm2.conf")}`,
-  ]);
+  const { signer, ...others } = pids;
+  expect(environmentOf(signer)).toEqual([`SOFTHSM2_CONF=${join(home.directory, "softhsm2.conf")}`]);
+  for (const [name, pid] of Object.entries(others)) expect(environmentOf(pid), name).toEqual([]);
 });
 
 test("ST-57: NODE_OPTIONS of the service does not reach its children", async () => {

@@ -1,14 +1,15 @@
-/** Tries what a signer must not be able to do, under a signer's flags, and tells each outcome on descriptor 3. */
+/** Tries what a process with secrets must not be able to do, under its flags, and tells each outcome on descriptor 3. */
 
 import "../../src/custody/harden.ts";
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import inspector from "node:inspector";
-import { Socket } from "node:net";
+import { createRequire } from "node:module";
+import { createConnection, Socket } from "node:net";
 import { writeHeapSnapshot } from "node:v8";
 import { Worker } from "node:worker_threads";
 
-const [allowedFile, forbiddenFile] = process.argv.slice(2) as [string, string];
+const [allowedFile, forbiddenFile, port] = process.argv.slice(2) as [string, string, string];
 
 function outcome(attempt: () => unknown): string {
   try {
@@ -18,6 +19,13 @@ function outcome(attempt: () => unknown): string {
     return (error as NodeJS.ErrnoException).code ?? (error as Error).name;
   }
 }
+
+/** To a listener of this machine. */
+const connection = await new Promise<string>((resolve) => {
+  const socket = createConnection(Number(port), "127.0.0.1");
+  socket.once("connect", () => resolve("done"));
+  socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code!));
+});
 
 const outcomes = {
   permission: typeof process.permission,
@@ -40,6 +48,12 @@ const outcomes = {
   code: outcome(() => new Function("return 1")()),
   // oxlint-disable-next-line no-proto -- it is what must fail
   prototype: outcome(() => ({} as { __proto__?: unknown }).__proto__),
+  addon: outcome(() => createRequire(import.meta.url)("pkcs11js") as unknown),
+  pollution: outcome(() => {
+    // oxlint-disable-next-line no-extend-native -- it is what must fail
+    (Object.prototype as { random?: unknown }).random = () => Buffer.alloc(0);
+  }),
+  connection,
 };
 
-new Socket({ fd: 3 }).end(JSON.stringify(outcomes));
+new Socket({ fd: 3 }).end(JSON.stringify(outcomes), () => process.exit(0));

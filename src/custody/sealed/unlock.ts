@@ -26,7 +26,8 @@ export interface SubmittedShare {
 
 export interface Unlocker {
   /**
-   * Takes one share. What is refused changes nothing: the shares of others stay counted.
+   * Takes one share, also when there are enough: of those who gave one, somebody may still refuse. What is refused
+   * changes nothing: the shares of others stay counted.
    *
    * @returns how many are counted now.
    * @throws CountersignError `submission-stale`, `share-malformed`, `share-unreadable`, `share-checksum`,
@@ -40,10 +41,11 @@ export interface Unlocker {
   /**
    * Opens the secret; once, and only with enough shares.
    *
+   * @param by - those whose shares may be used.
    * @returns PKCS#8 or a PIN; wipe it.
    * @throws CountersignError `kek-mismatch`, `sealed-key-corrupt`, `unlock-closed`.
    */
-  open(): Promise<Buffer>;
+  open(by?: readonly string[]): Promise<Buffer>;
 }
 
 export interface UnlockerParts {
@@ -104,13 +106,13 @@ export function createUnlocker({ shareSet, sealed, identity }: UnlockerParts): U
         "share-wrong",
         `${operator}: the share is well-formed and is not share ${own.index} of this key. Compare it with the paper, or ` +
           "decrypt the share file again. Only this share is refused: " +
-          `${accepted.size} of ${context.threshold} are counted and stay so`,
+          `${context.threshold - missing()} of ${context.threshold} are counted and stay so`,
       );
     }
     if (accepted.has(read.x)) {
       throw new CountersignError(
         "share-repeated",
-        `${operator}: your share is counted already; ${context.threshold - accepted.size} of others are missing`,
+        `${operator}: your share is counted already; ${missing()} of others are missing`,
       );
     }
   }
@@ -128,12 +130,10 @@ export function createUnlocker({ shareSet, sealed, identity }: UnlockerParts): U
 
   function requireGathering(): void {
     if (opened) throw closed();
-    if (accepted.size >= context.threshold) {
-      throw new CountersignError(
-        "unlock-closed",
-        "there are enough shares; yours is not needed any more",
-      );
-    }
+  }
+
+  function missing(): number {
+    return Math.max(0, context.threshold - accepted.size);
   }
 
   return {
@@ -146,14 +146,17 @@ export function createUnlocker({ shareSet, sealed, identity }: UnlockerParts): U
       return [...accepted.values()].map(({ operator }) => operator);
     },
     get missing() {
-      return context.threshold - accepted.size;
+      return missing();
     },
-    async open() {
-      if (opened || accepted.size < context.threshold) throw closed();
+    async open(by) {
+      const usable = [...accepted.values()].filter(
+        ({ operator }) => by?.includes(operator) ?? true,
+      );
+      if (opened || usable.length < context.threshold) throw closed();
       opened = true;
       // Only the files were kept; for a moment the shares are in clear together.
       const shares = await Promise.all(
-        [...accepted.values()].map(({ file }) => openShareFile(file, identity)),
+        usable.slice(0, context.threshold).map(({ file }) => openShareFile(file, identity)),
       );
       const kek = recoverKek(shares, context);
       for (const { y } of shares) y.fill(0);
