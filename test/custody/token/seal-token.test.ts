@@ -552,6 +552,29 @@ describe("what may go wrong in the change", () => {
     expect(error).toBeInstanceOf(SealUnproved);
   });
 
+  test("a token that does not answer the PIN before has not refused it", async ({ home }) => {
+    const inUse = await tokenInUse(home);
+    const seal = await sealTokenInUse(inUse);
+    let changed = false;
+    replace("C_SetPIN", (original, ...parameters) => {
+      original(...parameters);
+      changed = true;
+    });
+    replace("C_Login", (original, session, user, pin) => {
+      if (changed && pin === inUse.pin.toString()) throw new Error("CKR_DEVICE_ERROR");
+      original(session, user, pin);
+    });
+    await expect(seal.commit()).rejects.toBeInstanceOf(SealUnproved);
+  });
+
+  test("another token that comes in between is not taken for it", async ({ home }) => {
+    const inUse = await tokenInUse(home);
+    const seal = await sealTokenInUse({ ...inUse, uri: "pkcs11:object=ca" });
+    initToken(home, "another", inUse.pin.toString());
+    await seal.commit();
+    expect(await signs({ ...inUse, pin: seal.secret })).toBe(true);
+  });
+
   test("a token that is away before the change keeps its PIN", async ({ home }) => {
     const inUse = await tokenInUse(home);
     const seal = await sealTokenInUse(inUse);
