@@ -230,7 +230,7 @@ export function beginGathering(parts: GatheringParts): Gathering {
         throw new CountersignError(
           "ceremony-refused",
           count.rejected
-            ? "too many have refused or have left the roster: those who are left cannot open the key"
+            ? "too many have refused: those who are left cannot open the key"
             : `not enough people of the roster in force agree: ${[
                 ...[...count.roles].map(([role, missing]) => `${missing} of role ${role}`),
                 ...(count.shares === 0 ? [] : [`${count.shares} shares`]),

@@ -22,7 +22,7 @@ const duration = z.string().refine((text) => {
   }
 }, 'expected a duration such as "8d" or "24h"');
 
-const httpUrl = z.string().regex(/^http:\/\/[\x21-\x7e]+$/, "expected an http URL");
+export const httpUrl = z.string().regex(/^http:\/\/[\x21-\x7e]+$/, "expected an http URL");
 
 /** What is asked of requests that only match, where the exact bytes were not granted. */
 const matching = {

@@ -6,18 +6,35 @@ import type { Duplex } from "node:stream";
 import { setTimeout as pause } from "node:timers/promises";
 import { CountersignError } from "../errors.ts";
 import { openFrames, type Frames } from "./frames.ts";
+import { readBody, writeBody } from "./keeper-bodies.ts";
+import type { CeremonyVotes, LogRecord, Proposal } from "./keeper-ceremonies.ts";
+import type { Dealt, DealRequest } from "./keeper-deals.ts";
 import {
   fromKeeperProtocol,
   STATEMENTS_LIMIT,
   statusSchema,
+  type Closed,
   type FromKeeper,
   type StatusBody,
   type ToKeeper,
 } from "./keeper-protocol.ts";
+import type { Progress, UnlockRequest } from "./keeper-unlocks.ts";
 import { utf8 } from "./octet-text.ts";
+import type { Stated } from "./own-notes.ts";
+import type { RosterVersion } from "./roster.ts";
 import { mainModule, startProcess } from "./process-flags.ts";
 import { errorOf } from "./refusal.ts";
 import { BATCH_BODY_LIMIT, decodeResults, lengthsOf } from "./sign-batch.ts";
+import type { Signed } from "./statement.ts";
+
+export type { Closed } from "./keeper-protocol.ts";
+export type {
+  CeremonyVotes,
+  LogRecord,
+  Proposal as CeremonyProposal,
+} from "./keeper-ceremonies.ts";
+export type { Dealt } from "./keeper-deals.ts";
+export type { Stated } from "./own-notes.ts";
 
 export interface SignedHead {
   readonly size: number;
@@ -31,6 +48,16 @@ export interface KeyStatus {
   readonly keyId: string;
   readonly issuer: string;
   readonly state: "open" | "locked" | "held" | "unavailable";
+  /** `sealed`: the key, or its token's PIN, needs shares. */
+  readonly custody: "token" | "sealed";
+  /** Of the active share set. */
+  readonly epoch?: number;
+  /** What its grant, standing or window, allows now; nothing while it is not open, or is open for known bytes only. */
+  readonly operations: readonly ("certificate" | "crl")[];
+  /** The end of a window, RFC 3339. */
+  readonly until?: string;
+  /** Digest of the statement of the ceremony that it is open for. */
+  readonly ceremony?: string;
   /** Why it is not open, in words. */
   readonly detail?: string;
   /** SubjectPublicKeyInfo, DER; empty while it is not known. */
@@ -46,6 +73,15 @@ export interface KeyStatus {
   readonly list?: { readonly number: bigint; readonly crl: string };
 }
 
+export interface KeeperOperator {
+  readonly id: string;
+  /** SSH public keys. */
+  readonly keys: readonly string[];
+  readonly roles: readonly string[];
+  /** `age1…` */
+  readonly recipient?: string;
+}
+
 export interface KeeperStatus {
   readonly service: string;
   readonly origin: string;
@@ -54,8 +90,14 @@ export interface KeeperStatus {
   /** Verifier key. */
   readonly identityKey: string;
   readonly head: { readonly size: number; readonly root: Uint8Array } | "missing";
-  /** Keys are SSH public keys. */
-  readonly operators: readonly { readonly id: string; readonly keys: readonly string[] }[];
+  /** Digest of the first version of the roster. */
+  readonly genesis: string;
+  /** The version in force; null until it was shown. */
+  readonly roster: { readonly version: number; readonly digest: string } | null;
+  /** Who locked everything, while it lasts. */
+  readonly panic: { readonly operator: string; readonly at: string } | null;
+  /** Of the roster in force. */
+  readonly operators: readonly KeeperOperator[];
   readonly requesterSequence: number;
   readonly keys: readonly KeyStatus[];
 }
@@ -63,12 +105,12 @@ export interface KeeperStatus {
 export interface SignRequest {
   /** Hex (CUSTODY 2.1). */
   readonly keyId: string;
-  readonly operation: "certificate" | "crl";
+  readonly operation: "certificate" | "crl" | "request";
   /** Index of the intent in the log. */
   readonly intentIndex: number;
   /** Leaf bytes of the intent. */
   readonly intent: Uint8Array;
-  /** TBSCertificate or TBSCertList, DER. */
+  /** TBSCertificate, TBSCertList or CertificationRequestInfo, DER. */
   readonly tbs: Uint8Array;
   /** The CRL before this one, DER; absent for the first. */
   readonly predecessor?: Uint8Array;
@@ -107,8 +149,8 @@ export interface KeeperClient {
    *
    * @param statement - canonical JSON.
    * @param signature - armored, namespace `countersign-requester@v1`.
-   * @throws CountersignError `statement-malformed`, `statement-stale`, `signature-invalid`, `policy-invalid`,
-   *   `requester-exists`, `requester-unknown`.
+   * @throws CountersignError `statement-malformed`, `statement-stale`, `operator-unknown`, `signature-invalid`,
+   *   `policy-invalid`, `requester-exists`, `requester-unknown`; `rolled-back` until roster and requesters were shown.
    */
   requester(statement: Uint8Array, signature: string): Promise<void>;
   /**
@@ -120,12 +162,101 @@ export interface KeeperClient {
     statements: readonly { readonly statement: Uint8Array; readonly signature: string }[],
   ): Promise<void>;
   /**
-   * Holds a key (CUSTODY 6.2): its signer ends at once, also after a restart.
+   * Shows the keeper the versions of the roster, from the genesis; at start, before everything that people signed.
+   *
+   * @throws CountersignError `rolled-back` if the version that it saw last is not among them; `roster-invalid`,
+   *   `roster-unsigned`.
+   */
+  rosters(versions: readonly RosterVersion[]): Promise<void>;
+  /**
+   * The version that a ceremony brings about; one that is in force already changes nothing.
+   *
+   * @throws CountersignError `roster-invalid`, `roster-unsigned` if too few agreed, `ceremony-closed`, `rolled-back`.
+   */
+  roster(version: RosterVersion): Promise<void>;
+  /**
+   * Has a ceremony statement made and signed.
+   *
+   * @throws CountersignError `ceremony-refused` for what cannot be agreed to or carried out now; `panic`, `key-unknown`,
+   *   `plan-invalid`, `roster-invalid`, `roster-unsigned`, `operator-unknown`, `statement-malformed`; `rate-limited`
+   *   from the 21st proposal of one operator within a day on; `head-missing`, `rolled-back`.
+   */
+  statement(proposal: Proposal): Promise<Stated>;
+  /**
+   * Starts an unlocker and what it will hand the secret to, and has the unlock statement made and signed.
+   *
+   * @throws CountersignError `unlock-busy` while the key is open, or shares are gathered for another ceremony of the same
+   *   proposer; `panic`, `key-held`, `key-unknown`, `share-stale` for a share set older than the active one,
+   *   `sealed-key-corrupt`, `plan-invalid`, `ceremony-closed`, `ceremony-refused`, `signature-invalid`,
+   *   `statement-malformed`, `rolled-back`.
+   */
+  unlock(request: UnlockRequest): Promise<Stated>;
+  /**
+   * Passes one submission on.
+   *
+   * @param unlock - digest of its statement.
+   * @param share - an age file to the unlock's recipient; empty for a refusal.
+   * @throws CountersignError `unlock-unknown`, `unlock-closed`, `rate-limited`, or another code of CUSTODY.md 4.3.
+   */
+  submit(unlock: string, submission: Signed, share: Uint8Array): Promise<Progress>;
+  /**
+   * Opens a key for what was agreed to, or changes its shares. The record is that of the type `key.unlocked`, which must
+   * stand in the log that the keeper has.
+   *
+   * @returns What was dealt, for a reshare; undefined where a signer is open now.
+   * @throws CountersignError `ceremony-refused` if it is not agreed to, or not logged, `unlock-busy`, `panic`,
+   *   `ceremony-closed`: the unlock goes on gathering. `kek-mismatch`, `sealed-key-corrupt`, `pin-wrong`, `deal-failed`
+   *   and the like: it is over.
+   */
+  open(
+    unlock: string,
+    votes: CeremonyVotes,
+    submissions: readonly Signed[],
+    record: LogRecord,
+  ): Promise<Dealt | undefined>;
+  /**
+   * Has a key made, or the PIN of a token in use sealed. The record is a `ceremony.step` with the state `dealing`.
+   *
+   * @throws CountersignError `ceremony-refused`, `ceremony-closed`, `plan-invalid`, `panic`, `unlock-busy` while the same
+   *   is being dealt, `deal-failed` and what the token says.
+   */
+  deal(request: DealRequest): Promise<Dealt>;
+  /**
+   * The second step of sealing the PIN of a token in use, when what was dealt is stored: the old PIN opens nothing from
+   * then on. Where nothing waits for it, nothing happens.
+   *
+   * @param ceremony - digest of its statement.
+   * @throws CountersignError what the token says; then it has its old PIN. Any other error if that is not known.
+   */
+  commit(ceremony: string): Promise<void>;
+  /** Ends the processes of an unlock, whatever their state, and what it opened. */
+  endUnlock(unlock: string): Promise<void>;
+  /**
+   * The share set that opens its key from now on: when each custodian has confirmed, and again at each start.
+   *
+   * @param shareSet - a signed note.
+   * @throws CountersignError `confirmation-invalid`, `share-stale`, `signature-invalid`, `rolled-back`.
+   */
+  activate(shareSet: string, confirmations: readonly Signed[]): Promise<void>;
+  /**
+   * Locks a key (CUSTODY 6.2): its signer ends at once, and the unlockers that gather for it. One without a seal is held,
+   * also after a restart.
    *
    * @param signature - armored, namespace `countersign-lock@v1`.
-   * @throws CountersignError `statement-malformed`, `statement-stale`, `signature-invalid`, `key-unknown`.
+   * @throws CountersignError `statement-malformed`, `statement-stale`, `operator-unknown`, `signature-invalid`,
+   *   `key-unknown`.
    */
   lock(statement: Uint8Array, signature: string): Promise<void>;
+  /** Locks every key, and lets nothing open until a `resume`. As {@link lock}. */
+  panic(statement: Uint8Array, signature: string): Promise<void>;
+  /**
+   * Lets go what is held; one that was carried out changes nothing.
+   *
+   * @throws CountersignError `ceremony-refused` if it is not agreed to, `ceremony-closed`, `signature-invalid`.
+   */
+  resume(request: CeremonyVotes & { readonly plan: Uint8Array }): Promise<void>;
+  /** Is told of what ends by itself: an unlocker that died, a signer whose time, count or idle time is over. */
+  onClosed(listener: (event: Closed) => void): void;
   /** Ends the keeper and with it the signers. */
   close(): Promise<void>;
   /** When the keeper has ended; without an error after `close`. */
@@ -218,6 +349,7 @@ async function openClient(socket: Duplex, whenClosed: () => Promise<void>): Prom
   let queue: QueuedSignature[] = [];
   let over: Error | undefined;
   let closing = false;
+  const closedListeners: ((event: Closed) => void)[] = [];
 
   let onReady: { readonly resolve: () => void; readonly reject: (error: Error) => void };
   const ready = new Promise<void>((resolve, reject) => {
@@ -258,6 +390,9 @@ async function openClient(socket: Duplex, whenClosed: () => Promise<void>): Prom
       case "list-signed":
       case "list":
       case "done":
+      case "stated":
+      case "gathered":
+      case "opened":
       case "refused": {
         const waiter = waiting.get(message.id);
         if (waiter === undefined) throw new RangeError("an answer to nothing");
@@ -268,6 +403,11 @@ async function openClient(socket: Duplex, whenClosed: () => Promise<void>): Prom
         } else {
           waiter.resolve(message, body);
         }
+        return;
+      }
+      case "closed": {
+        const { what, unlock, ceremony, keyId, reason } = message;
+        for (const tell of closedListeners) tell({ what, unlock, ceremony, keyId, reason });
       }
     }
   }
@@ -400,9 +540,45 @@ async function openClient(socket: Duplex, whenClosed: () => Promise<void>): Prom
         await done({ type: "requesters", statements: lengths, last }, part.flat());
       }
     },
+    rosters: (versions) => done({ type: "rosters" }, [writeBody("rosters", { versions })]),
+    roster: (version) => done({ type: "roster" }, [writeBody("roster", { version })]),
+    statement: (proposal) =>
+      ask({ type: "statement" }, [writeBody("statement", proposal)], "stated", readStated),
+    unlock: (request) =>
+      ask({ type: "unlock" }, [writeBody("unlock", request)], "stated", readStated),
+    submit: (unlock, submission, share) =>
+      ask(
+        { type: "submit" },
+        [writeBody("submit", { unlock, submission, share })],
+        "gathered",
+        ({ given, missing }) => ({ given, missing }),
+      ),
+    open: (unlock, votes, submissions, record) =>
+      ask(
+        { type: "open" },
+        [writeBody("open", { unlock, votes, submissions, record })],
+        "opened",
+        (_, body) => (body.length === 0 ? undefined : readBody("opened", body)),
+      ),
+    deal: (request) =>
+      ask({ type: "deal" }, [writeBody("deal", request)], "opened", (_, body) =>
+        readBody("opened", body),
+      ),
+    commit: (ceremony) => done({ type: "commit", ceremony }, []),
+    endUnlock: (unlock) => done({ type: "end-unlock", unlock }, []),
+    activate: (shareSet, confirmations) =>
+      done({ type: "activate" }, [writeBody("activate", { shareSet, confirmations })]),
     lock(statement, signature) {
       const pieces = [statement, Buffer.from(signature)];
       return done({ type: "lock", statement: statement.length }, pieces);
+    },
+    panic(statement, signature) {
+      const pieces = [statement, Buffer.from(signature)];
+      return done({ type: "panic", statement: statement.length }, pieces);
+    },
+    resume: (request) => done({ type: "resume" }, [writeBody("resume", request)]),
+    onClosed(listener) {
+      closedListeners.push(listener);
     },
     async close() {
       closing = true;
@@ -463,6 +639,10 @@ function readHead({ size, root, note }: Extract<FromKeeper, { type: "head" }>): 
   return { size, root: Buffer.from(root, "hex"), note };
 }
 
+function readStated(_: unknown, body: Uint8Array): Stated {
+  return readBody("stated", body);
+}
+
 function readStatus(body: Uint8Array): KeeperStatus {
   const status: StatusBody = statusSchema.parse(JSON.parse(utf8(body)));
   const octets = (base64: string): Uint8Array => Buffer.from(base64, "base64");
@@ -470,15 +650,24 @@ function readStatus(body: Uint8Array): KeeperStatus {
     ...status,
     head:
       status.head === null ? "missing" : { size: status.head.size, root: octets(status.head.root) },
-    keys: status.keys.map(({ detail, certificate, signaturesLeft, list, ...key }) => ({
-      ...key,
-      publicKey: octets(key.publicKey),
-      chain: key.chain.map(octets),
-      ...(detail === undefined ? {} : { detail }),
-      ...(certificate === undefined ? {} : { certificate: octets(certificate) }),
-      ...(signaturesLeft === undefined ? {} : { signaturesLeft }),
-      ...(list === undefined ? {} : { list: { number: BigInt(list.number), crl: list.crl } }),
+    operators: status.operators.map(({ recipient, ...operator }) => ({
+      ...operator,
+      ...(recipient === undefined ? {} : { recipient }),
     })),
+    keys: status.keys.map(
+      ({ detail, certificate, signaturesLeft, list, epoch, until, ceremony, ...key }) => ({
+        ...key,
+        ...(epoch === undefined ? {} : { epoch }),
+        ...(until === undefined ? {} : { until }),
+        ...(ceremony === undefined ? {} : { ceremony }),
+        publicKey: octets(key.publicKey),
+        chain: key.chain.map(octets),
+        ...(detail === undefined ? {} : { detail }),
+        ...(certificate === undefined ? {} : { certificate: octets(certificate) }),
+        ...(signaturesLeft === undefined ? {} : { signaturesLeft }),
+        ...(list === undefined ? {} : { list: { number: BigInt(list.number), crl: list.crl } }),
+      }),
+    ),
   };
 }
 

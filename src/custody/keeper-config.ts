@@ -8,17 +8,8 @@ import { z } from "zod";
 import { CountersignError } from "../errors.ts";
 import { parseCertificate } from "../x509/certificate.ts";
 import { decodePem } from "../x509/pem.ts";
-import { grantSchema, type Grant } from "./grant.ts";
-import { checkSshPublicKey } from "./ssh-signature.ts";
-
-const sshPublicKey = z.string().refine((line) => {
-  try {
-    checkSshPublicKey(line);
-    return true;
-  } catch {
-    return false;
-  }
-}, "expected an SSH public key: Ed25519, ECDSA P-256, or one of them on a FIDO2 key");
+import { spkiDigest } from "../x509/public-key.ts";
+import { configuredGrant, httpUrl, sha256Digest, type Grant } from "./grant.ts";
 
 const path = z.string().min(1);
 
@@ -33,20 +24,12 @@ const schema = z.strictObject({
   head: path,
   state: path,
   policy: path,
-  operators: z
-    .array(
-      z.strictObject({
-        id: z.string().regex(/^[a-z0-9][a-z0-9.-]{0,62}$/),
-        keys: z.array(sshPublicKey).min(1),
-      }),
-    )
-    .refine(
-      (operators) => new Set(operators.map(({ id }) => id)).size === operators.length,
-      "an operator stands there twice",
-    )
-    .default([]),
+  /** Digest of the first roster: who the people are begins there (CUSTODY.md 8.4). */
+  genesis: sha256Digest,
   token: z
     .strictObject({
+      /** Where a dealer makes new tokens; without it, where all the keys are. */
+      module: path.optional(),
       /** All that a signer's environment holds. */
       environment: z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string()).default({}),
     })
@@ -55,12 +38,21 @@ const schema = z.strictObject({
     .array(
       z.strictObject({
         issuer: z.string().regex(/^[a-z0-9-]{1,63}$/),
-        module: path,
-        uri: z.string().startsWith("pkcs11:"),
-        pinFile: path,
+        module: path.optional(),
+        uri: z.string().startsWith("pkcs11:").optional(),
+        /** Without it the key is sealed: the PIN where a token is named, else the key itself. */
+        pinFile: path.optional(),
+        keyId: z
+          .string()
+          .regex(/^[0-9a-f]{64}$/, "expected 64 hex digits, lower case")
+          .optional(),
         certificate: path.optional(),
         chain: z.array(path).default([]),
-        grant: grantSchema,
+        grant: configuredGrant.optional(),
+        /** Where leaves say that their CRL is, in a window. */
+        crlUrl: httpUrl.optional(),
+        /** Where leaves say that their issuer's certificate is, in a window. */
+        caIssuersUrl: httpUrl.optional(),
       }),
     )
     .refine(
@@ -69,17 +61,26 @@ const schema = z.strictObject({
     ),
 });
 
+/** Where a key is, if it is in a token. */
+export interface TokenConfig {
+  readonly module: string;
+  readonly uri: string;
+}
+
 export interface KeyConfig {
   /** The issuer's id in the policy. */
   readonly issuer: string;
-  readonly module: string;
-  readonly uri: string;
-  readonly pinFile: string;
+  readonly token?: TokenConfig;
+  /** How the key opens at start; without it, it needs shares. */
+  readonly standing?: { readonly pinFile: string; readonly grant: Grant };
+  /** Hex; of the certificate, where there is one. */
+  readonly keyId?: string;
   /** DER. */
   readonly certificate?: Uint8Array;
   /** DER; the issuer's issuer first, the root last. */
   readonly chain: readonly Uint8Array[];
-  readonly grant: Grant;
+  readonly crlUrl?: string;
+  readonly caIssuersUrl?: string;
 }
 
 export interface KeeperConfig {
@@ -92,7 +93,10 @@ export interface KeeperConfig {
   readonly state: string;
   /** The policy document's text. */
   readonly policy: string;
-  readonly operators: readonly { readonly id: string; readonly keys: readonly string[] }[];
+  /** Digest of the first roster. */
+  readonly genesis: string;
+  /** The module with which new tokens are made, if there is one. */
+  readonly tokenModule?: string;
   readonly tokenEnvironment: Readonly<Record<string, string>>;
   readonly keys: readonly KeyConfig[];
 }
@@ -120,28 +124,65 @@ export function readKeeperConfig(file: string): KeeperConfig {
     head: absolute(config.head),
     state: absolute(config.state),
     policy: readText(absolute(config.policy), "policy"),
-    operators: config.operators,
+    genesis: config.genesis,
+    ...tokenModule(config),
     tokenEnvironment: config.token.environment,
-    keys: config.keys.map((key, index) => {
-      const at = `keys.${index}`;
-      if (key.certificate === undefined && "operations" in key.grant) {
-        throw invalid(`${at}.certificate: a standing grant needs the issuer's certificate`);
-      }
-      return {
-        issuer: key.issuer,
-        module: key.module,
-        uri: key.uri,
-        pinFile: absolute(key.pinFile),
-        ...(key.certificate === undefined
-          ? {}
-          : { certificate: readCertificate(absolute(key.certificate), `${at}.certificate`) }),
-        chain: key.chain.map((relative, place) =>
-          readCertificate(absolute(relative), `${at}.chain.${place}`),
-        ),
-        grant: key.grant,
-      };
-    }),
+    keys: config.keys.map((key, index) => keyConfig(key, `keys.${index}`, absolute)),
   };
+}
+
+type Settings = z.infer<typeof schema>;
+
+function keyConfig(
+  key: Settings["keys"][number],
+  at: string,
+  absolute: (relative: string) => string,
+): KeyConfig {
+  const { issuer, module, uri, pinFile, grant, crlUrl, caIssuersUrl } = key;
+  if ((module === undefined) !== (uri === undefined)) {
+    throw invalid(`${at}: module and uri name a token together`);
+  }
+  if ((pinFile === undefined) !== (grant === undefined)) {
+    throw invalid(`${at}: a grant goes with a pinFile; a sealed key has neither`);
+  }
+  if (pinFile !== undefined && module === undefined) {
+    throw invalid(`${at}.pinFile: only a token, with its module and uri, has a PIN`);
+  }
+  if (key.certificate === undefined && grant !== undefined && "operations" in grant) {
+    throw invalid(`${at}.certificate: a standing grant needs the issuer's certificate`);
+  }
+  if (key.certificate === undefined && pinFile === undefined && key.keyId === undefined) {
+    throw invalid(`${at}.keyId: a sealed key without a certificate is known by its id only`);
+  }
+  const certificate =
+    key.certificate === undefined
+      ? undefined
+      : readCertificate(absolute(key.certificate), `${at}.certificate`);
+  const certified =
+    certificate && spkiDigest(parseCertificate(certificate).tbs.subjectPublicKeyInfo);
+  if (key.keyId !== undefined && certified !== undefined && key.keyId !== certified) {
+    throw invalid(`${at}.keyId: the certificate is that of another key`);
+  }
+  const keyId = certified ?? key.keyId;
+  return {
+    issuer,
+    ...(module === undefined ? {} : { token: { module, uri: uri! } }),
+    ...(pinFile === undefined ? {} : { standing: { pinFile: absolute(pinFile), grant: grant! } }),
+    ...(keyId === undefined ? {} : { keyId }),
+    ...(certificate === undefined ? {} : { certificate }),
+    chain: key.chain.map((relative, place) =>
+      readCertificate(absolute(relative), `${at}.chain.${place}`),
+    ),
+    ...(crlUrl === undefined ? {} : { crlUrl }),
+    ...(caIssuersUrl === undefined ? {} : { caIssuersUrl }),
+  };
+}
+
+function tokenModule({ token, keys }: Settings): { tokenModule?: string } {
+  const modules = new Set(keys.flatMap(({ module }) => module ?? []));
+  const [only, ...others] = modules;
+  const module = token.module ?? (others.length === 0 ? only : undefined);
+  return module === undefined ? {} : { tokenModule: module };
 }
 
 function parseYaml(text: string): unknown {

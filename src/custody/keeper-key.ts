@@ -1,45 +1,81 @@
-/** One key of the keeper's configuration: its signer's life, whether it is held, and what is known of it now. */
+/**
+ * One key of the keeper's configuration: its signer's life, whether it is held or sealed, and what is known of it now. A
+ * standing signer starts by itself and again when it dies; what shares have opened is there once, until it ends.
+ */
 
 import { CountersignError } from "../errors.ts";
 import { parseCertificate } from "../x509/certificate.ts";
 import { spkiDigest } from "../x509/public-key.ts";
-import { isStanding } from "./grant.ts";
+import { isStanding, type Operation } from "./grant.ts";
 import type { KeyConfig } from "./keeper-config.ts";
 import type { KeeperLog } from "./keeper-log.ts";
 import type { StatusBody } from "./keeper-protocol.ts";
-import type { KeeperState, StateFile } from "./keeper-state.ts";
+import type { Hold, StateFile } from "./keeper-state.ts";
 import { base64 } from "./octet-text.ts";
-import { pinTries } from "./pin-tries.ts";
+import type { OpenedSigner } from "./opened-signer.ts";
+import { pinTries, type PinTries } from "./pin-tries.ts";
 import type { Refusal } from "./refusal.ts";
-import { signatureCount, type Settle } from "./signature-count.ts";
+import { signatureCount, type Settle, type SignatureCount } from "./signature-count.ts";
 import { superviseSigner, type SignerProcess } from "./signer-process.ts";
+import type { Opening } from "./signer-protocol.ts";
 
 /** How long the answer to `status` waits for a signer's. */
 const STATUS_MILLISECONDS = 2_000;
 
-/** By whom a key is held, since when, and the digest of the statement that says so. */
-export type Hold = KeeperState["held"][string];
+/** What shares have opened, and for what. */
+export interface Opened {
+  readonly signer: OpenedSigner;
+  /** SubjectPublicKeyInfo, DER. */
+  readonly publicKey: Uint8Array;
+  /** Digests of the statements. */
+  readonly unlock: string;
+  readonly ceremony: string;
+  /** Of a window: what it allows, and when. */
+  readonly window?: {
+    readonly operations: readonly Operation[];
+    readonly notBefore: Date;
+    readonly notAfter: Date;
+    readonly policy: string;
+  };
+}
 
 export interface Key {
-  /** Known from the certificate, or when the token has opened. */
+  readonly config: KeyConfig;
+  /** Known from the configuration, or when the token has opened. */
   readonly keyId: string | undefined;
+  /** Whether it opens with shares only. */
+  readonly sealed: boolean;
   /** Whether it has opened or failed. */
   readonly reported: boolean;
   /** Signatures that the key's hour has counted, where it was asked for. */
   readonly spent: number | undefined;
+  /** What shares have opened, while it lasts. */
+  readonly opened: Opened | undefined;
+  /** Starts the signer of a standing grant, unless the key is held or sealed. */
   start(): void;
   /** @throws CountersignError, if the key is not open, that says why. */
   open(): OpenKey;
-  /** Ends the signer at once, and lets none start from now on. */
-  hold(by: Hold): void;
+  /** Ends the signer at once, and lets none of a standing grant start from now on. */
+  lock(by: Hold): void;
+  /** Ends the signer at once, for what the state file says from now on. */
+  endSigner(): void;
+  /** From now on what shares have opened signs. */
+  admit(opened: Opened): void;
   changeRequesters(statements: readonly Uint8Array[]): void;
+  /** What a signer is told of the key, but for its secret and what it may sign. */
+  described(): KeyDescription;
   status(): Promise<StatusBody["keys"][number]>;
   /** Ends the signer at once. */
   kill(): void;
 }
 
+export type KeyDescription = Pick<
+  Opening,
+  "issuer" | "policy" | "certificate" | "chain" | "caKeys" | "logKey" | "head" | "list"
+>;
+
 export interface OpenKey {
-  readonly process: SignerProcess;
+  readonly process: Pick<SignerProcess, "sign" | "signList" | "state" | "restart">;
   /** Counts on the disk what the signer is about to count in its memory: see signature-count.ts. */
   readonly count: (tbs: readonly Uint8Array[]) => Settle;
 }
@@ -62,13 +98,14 @@ export interface KeyParts {
 
 /** @param report - Is told that the key has opened or failed, perhaps not for the first time. */
 export function createKey(config: KeyConfig, parts: KeyParts, report: () => void): Key {
-  const { issuer, module, uri, pinFile, grant, certificate, chain } = config;
+  const { issuer, token, standing, certificate, chain } = config;
   const { stateFile, log } = parts;
-  const pins = pinTries(issuer, pinFile, stateFile);
-  const signatures = signatureCount(grant, parts);
+  const pins: PinTries | undefined = standing && pinTries(issuer, standing.pinFile, stateFile);
+  const signatures: SignatureCount | undefined = standing && signatureCount(standing.grant, parts);
   let publicKey = certificate && parseCertificate(certificate).tbs.subjectPublicKeyInfo;
-  let keyId = publicKey && spkiDigest(publicKey);
+  let keyId = config.keyId;
   let process: SignerProcess | undefined;
+  let opened: Opened | undefined;
   /** Why there is no process. */
   let failure: Error | undefined;
   let reported = false;
@@ -78,21 +115,12 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
     report();
   }
 
-  function opening(): ReturnType<Parameters<typeof superviseSigner>[0]["opening"]> {
-    pins.check();
-    const { state } = stateFile;
+  function described(): KeyDescription {
     const { feed } = log;
-    const list = keyId === undefined ? undefined : state.lists[keyId];
+    const list = keyId === undefined ? undefined : stateFile.state.lists[keyId];
     const crl = keyId === undefined ? undefined : stateFile.readList(keyId);
-    pins.begin();
     return {
       issuer,
-      module,
-      uri,
-      pinFile,
-      grant,
-      alreadySigned: keyId === undefined ? 0 : signatures.alreadySigned(keyId),
-      usedDigests: (keyId && state.digests[keyId]) || [],
       policy: parts.policy,
       certificate: certificate === undefined ? null : base64(certificate),
       chain: chain.map(base64),
@@ -103,13 +131,28 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
     };
   }
 
-  function onOpened(opened: Uint8Array): void {
+  function opening(): Opening {
+    const { pinFile, grant } = standing!;
+    pins!.check();
+    const description = described();
+    pins!.begin();
+    return {
+      ...description,
+      ...token!,
+      pinFile,
+      grant,
+      alreadySigned: keyId === undefined ? 0 : signatures!.alreadySigned(keyId),
+      usedDigests: (keyId && stateFile.state.digests[keyId]) || [],
+    };
+  }
+
+  function onOpened(spki: Uint8Array): void {
     const first = keyId === undefined;
-    publicKey = opened;
-    keyId = spkiDigest(opened);
-    pins.accepted();
-    if (isHeld()) {
-      endHeld();
+    publicKey = spki;
+    keyId = spkiDigest(spki);
+    pins!.accepted();
+    if (isHeld() || isSealed()) {
+      endSigner();
       return;
     }
     // Which digests are used up, and the last CRL, could not be told before the key was known.
@@ -122,44 +165,75 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
   }
 
   function onFailed({ code }: Refusal): void {
-    pins.failed(code);
+    pins!.failed(code);
     settled();
   }
 
   function isHeld(): boolean {
-    return keyId !== undefined && stateFile.state.held[keyId] !== undefined;
+    const { held, panic } = stateFile.state;
+    return panic !== null || (keyId !== undefined && held[keyId] !== undefined);
   }
 
-  function endHeld(): void {
+  function isSealed(): boolean {
+    return (
+      standing === undefined || (keyId !== undefined && stateFile.state.seals[keyId] !== undefined)
+    );
+  }
+
+  /** Why it does not open now, if the state file says so. */
+  function closed(): CountersignError | undefined {
+    if (stateFile.state.panic !== null) {
+      return new CountersignError("key-held", "an operator has locked every key");
+    }
+    if (isHeld()) return new CountersignError("key-held", "an operator has locked this key");
+    if (isSealed()) {
+      return new CountersignError("key-locked", "the key is sealed: it opens with shares");
+    }
+    return undefined;
+  }
+
+  function endSigner(): void {
     process?.kill();
-    failure = new CountersignError("key-held", "an operator has locked this key");
+    process = undefined;
+    opened?.signer.kill();
+    opened = undefined;
+    failure = undefined;
     settled();
   }
 
   return {
+    config,
     get keyId() {
       return keyId;
+    },
+    get sealed() {
+      return isSealed();
     },
     get reported() {
       return reported;
     },
     get spent() {
-      return signatures.spent;
+      return signatures?.spent;
+    },
+    get opened() {
+      return opened;
     },
     start() {
-      if (isHeld()) {
-        endHeld();
+      if (process !== undefined) return;
+      failure = undefined;
+      if (closed() !== undefined) {
+        settled();
         return;
       }
       try {
-        pins.check();
+        pins!.check();
       } catch (error) {
         failure = error as Error;
         settled();
         return;
       }
       process = superviseSigner({
-        pinFile,
+        pinFile: standing!.pinFile,
         environment: parts.environment,
         log: log.feed,
         opening,
@@ -170,34 +244,56 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
       });
     },
     open() {
-      if (failure !== undefined) throw failure;
+      if (opened !== undefined) {
+        const { signer } = opened;
+        return { process: asProcess(signer), count: () => () => {} };
+      }
+      const reason = closed() ?? failure;
+      if (reason !== undefined) throw reason;
       if (process?.state !== "open") {
         throw process?.failure ?? new CountersignError("key-locked", "the key is being opened");
       }
       const id = keyId!; // an open one has told it
-      return { process, count: (tbs) => signatures.count(id, tbs) };
+      return { process, count: (tbs) => signatures!.count(id, tbs) };
     },
-    hold(by) {
-      process?.kill(); // first of all; only then what makes it last
+    lock(by) {
+      const wasSealed = isSealed();
+      endSigner(); // first of all; only then what makes it last
+      if (wasSealed) return;
       stateFile.change(({ held }) => {
         held[keyId!] ??= by;
       });
-      endHeld();
+    },
+    endSigner,
+    admit(next) {
+      opened = next;
+      publicKey = next.publicKey;
+      void next.signer.ended.then(() => {
+        if (opened === next) opened = undefined;
+      });
     },
     changeRequesters(statements) {
       process?.changeRequesters(statements);
+      opened?.signer.changeRequesters(statements);
     },
+    described,
     async status() {
-      const list = keyId === undefined ? undefined : stateFile.state.lists[keyId];
+      const { state } = stateFile;
+      const list = keyId === undefined ? undefined : state.lists[keyId];
       let signaturesLeft: number | undefined;
-      let trouble = failure ?? process?.failure;
-      if (process?.state === "open") {
+      let trouble = closed() ?? failure ?? process?.failure;
+      if (opened !== undefined || process?.state === "open") {
         try {
-          signaturesLeft = await answerWithin(process.signaturesLeft());
+          signaturesLeft = await answerWithin((opened?.signer ?? process!).signaturesLeft());
+          trouble = undefined;
         } catch (error) {
-          trouble = failure ?? (error as Error);
+          trouble = closed() ?? failure ?? (error as Error);
         }
       }
+      const now = signaturesLeft === undefined ? undefined : opened;
+      const { window } = now ?? {};
+      const seal = keyId === undefined ? undefined : state.seals[keyId];
+      const grant = standing?.grant;
       return {
         keyId: keyId ?? "",
         issuer,
@@ -205,9 +301,23 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
           ? "held"
           : signaturesLeft !== undefined
             ? "open"
-            : trouble === undefined
+            : trouble === undefined || isSealed()
               ? "locked"
               : "unavailable",
+        custody: isSealed() ? "sealed" : "token",
+        ...(seal === undefined ? {} : { epoch: seal.epoch }),
+        operations:
+          signaturesLeft === undefined
+            ? []
+            : now !== undefined
+              ? window !== undefined && isWithin(window, parts.now())
+                ? [...window.operations]
+                : []
+              : grant !== undefined && isStanding(grant)
+                ? [...grant.operations]
+                : [],
+        ...(window === undefined ? {} : { until: window.notAfter.toISOString() }),
+        ...(now === undefined ? {} : { ceremony: now.ceremony }),
         // It is shown to anybody who asks whether the service is ready.
         ...(trouble === undefined
           ? {}
@@ -216,13 +326,31 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
         ...(certificate === undefined ? {} : { certificate: base64(certificate) }),
         chain: chain.map(base64),
         ...(signaturesLeft === undefined ? {} : { signaturesLeft }),
-        grantedPolicy: isStanding(grant) ? grant.policy : "",
+        grantedPolicy:
+          window?.policy ?? (grant !== undefined && isStanding(grant) ? grant.policy : ""),
         ...(list === undefined ? {} : { list }),
       };
     },
     kill() {
       process?.kill();
+      opened?.signer.kill();
     },
+  };
+}
+
+function isWithin({ notBefore, notAfter }: NonNullable<Opened["window"]>, at: Date): boolean {
+  return notBefore <= at && at < notAfter;
+}
+
+/** What has one life: where another one would be started anew, it ends. */
+function asProcess(signer: OpenedSigner): OpenKey["process"] {
+  return {
+    sign: (...request) => signer.sign(...request),
+    signList: (...request) => signer.signList(...request),
+    get state() {
+      return signer.state === "open" ? "open" : "stopped";
+    },
+    restart: () => signer.kill(),
   };
 }
 

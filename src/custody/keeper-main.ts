@@ -5,6 +5,7 @@
  */
 
 import { outliveSignals } from "./harden.ts";
+import { randomBytes } from "node:crypto";
 import { lstatSync, unlinkSync } from "node:fs";
 import { createServer, Socket } from "node:net";
 import type { Duplex } from "node:stream";
@@ -30,6 +31,7 @@ try {
     config: readKeeperConfig(configFile),
     now: () => new Date(),
     monotonic: () => performance.now() / 1000,
+    random: randomBytes,
     send: (message, ...body) => send(message, ...body),
   });
 } catch (error) {

@@ -11,6 +11,7 @@ import {
   resultLengths,
   RESULTS_BODY_LIMIT,
 } from "./sign-batch.ts";
+import { digest } from "./statement.ts";
 
 const id = z.int().min(0);
 const size = z.int().min(0);
@@ -19,6 +20,10 @@ const keyId = z.string().regex(/^[0-9a-f]{64}$/);
 
 /** A statement with its signature, one after the other in the body. */
 const STATEMENT_BODY_LIMIT = 128 * 1024;
+
+/** Octets of a ceremony with its approvals, of 256 people at most; and of all versions of a roster. */
+const CEREMONY_BODY_LIMIT = 4 * 1024 * 1024;
+const ROSTERS_BODY_LIMIT = 64 * 1024 * 1024;
 
 /** Statements about requesters in one frame, at most. */
 export const STATEMENTS_LIMIT = 500;
@@ -52,6 +57,20 @@ const toKeeper = z.discriminatedUnion("type", [
     last: z.boolean(),
   }),
   z.strictObject({ type: z.literal("lock"), id, statement: octets }),
+  z.strictObject({ type: z.literal("panic"), id, statement: octets }),
+  // From here on the bodies are those of keeper-bodies.ts, but for a share, which is the body.
+  z.strictObject({ type: z.literal("rosters"), id }),
+  z.strictObject({ type: z.literal("roster"), id }),
+  z.strictObject({ type: z.literal("statement"), id }),
+  z.strictObject({ type: z.literal("unlock"), id }),
+  z.strictObject({ type: z.literal("submit"), id }),
+  z.strictObject({ type: z.literal("open"), id }),
+  z.strictObject({ type: z.literal("deal"), id }),
+  /** The old PIN of a token in use may go: what was dealt is stored. */
+  z.strictObject({ type: z.literal("commit"), id, ceremony: digest }),
+  z.strictObject({ type: z.literal("end-unlock"), id, unlock: digest }),
+  z.strictObject({ type: z.literal("activate"), id }),
+  z.strictObject({ type: z.literal("resume"), id }),
 ]);
 
 export type ToKeeper = z.infer<typeof toKeeper>;
@@ -68,6 +87,18 @@ export const toKeeperProtocol: Protocol<ToKeeper> = {
     requester: STATEMENT_BODY_LIMIT,
     requesters: 8 * 1024 * 1024,
     lock: STATEMENT_BODY_LIMIT,
+    panic: STATEMENT_BODY_LIMIT,
+    rosters: ROSTERS_BODY_LIMIT,
+    roster: CEREMONY_BODY_LIMIT,
+    statement: CEREMONY_BODY_LIMIT,
+    unlock: CEREMONY_BODY_LIMIT,
+    submit: STATEMENT_BODY_LIMIT,
+    open: CEREMONY_BODY_LIMIT,
+    deal: CEREMONY_BODY_LIMIT,
+    commit: 0,
+    "end-unlock": 0,
+    activate: CEREMONY_BODY_LIMIT,
+    resume: CEREMONY_BODY_LIMIT,
   },
 };
 
@@ -78,13 +109,29 @@ export const statusSchema = z.strictObject({
   logKey: z.string(),
   identityKey: z.string(),
   head: z.strictObject({ size, root: z.base64() }).nullable(),
-  operators: z.array(z.strictObject({ id: z.string(), keys: z.array(z.string()) })),
+  genesis: z.string(),
+  /** The version in force; null until it was shown. */
+  roster: z.strictObject({ version: z.int(), digest }).nullable(),
+  panic: z.strictObject({ operator: z.string(), at: z.string() }).nullable(),
+  operators: z.array(
+    z.strictObject({
+      id: z.string(),
+      keys: z.array(z.string()),
+      roles: z.array(z.string()),
+      recipient: z.string().optional(),
+    }),
+  ),
   requesterSequence: z.int().min(0),
   keys: z.array(
     z.strictObject({
       keyId: z.string(),
       issuer: z.string(),
       state: z.enum(["open", "locked", "held", "unavailable"]),
+      custody: z.enum(["token", "sealed"]),
+      epoch: z.int().optional(),
+      operations: z.array(z.enum(["certificate", "crl"])),
+      until: z.iso.datetime().optional(),
+      ceremony: digest.optional(),
       detail: z.string().optional(),
       publicKey: z.base64(),
       certificate: z.base64().optional(),
@@ -117,10 +164,33 @@ const fromKeeper = z.discriminatedUnion("type", [
   /** Body: a CRL, DER, or nothing. */
   z.strictObject({ type: z.literal("list"), id }),
   z.strictObject({ type: z.literal("done"), id }),
+  /** Body: a statement's digest and its note. */
+  z.strictObject({ type: z.literal("stated"), id }),
+  /** Whose shares an unlocker has counted. */
+  z.strictObject({
+    type: z.literal("gathered"),
+    id,
+    given: z.array(z.string()).max(32),
+    missing: z.int().min(0),
+  }),
+  /** Body: what was dealt; nothing where a key is open now. */
+  z.strictObject({ type: z.literal("opened"), id }),
   z.strictObject({ type: z.literal("refused"), id, ...refusalFields }),
+  /** Something has ended by itself, or by somebody's lock; it answers nothing. */
+  z.strictObject({
+    type: z.literal("closed"),
+    what: z.enum(["unlock", "key"]),
+    unlock: digest,
+    ceremony: digest,
+    keyId,
+    reason: z.enum(["ended", "expired", "idle", "used-up", "locked", "panic"]),
+  }),
 ]);
 
 export type FromKeeper = z.infer<typeof fromKeeper>;
+
+/** Something that ended by itself, or by somebody's lock. Digests are those of the statements. */
+export type Closed = Omit<Extract<FromKeeper, { type: "closed" }>, "type">;
 
 export const fromKeeperProtocol: Protocol<FromKeeper> = {
   schema: fromKeeper,
@@ -133,6 +203,10 @@ export const fromKeeperProtocol: Protocol<FromKeeper> = {
     "list-signed": 4096,
     list: LIST_BODY_LIMIT,
     done: 0,
+    stated: CEREMONY_BODY_LIMIT,
+    gathered: 0,
+    opened: CEREMONY_BODY_LIMIT,
     refused: 0,
+    closed: 0,
   },
 };

@@ -1,6 +1,7 @@
 /**
- * What the keeper must not forget, beside the head: which keys are held, the last CRL of each key, how far the
- * requesters' statements went, what grants have used up. One JSON file, replaced as a whole; CRLs lie beside it.
+ * What the keeper must not forget, beside the head: the roster it saw last, which keys are held, which share set opens
+ * a key, which ceremonies were carried out, the last CRL of each key, how far the requesters' statements went, what
+ * grants have used up. One JSON file, replaced as a whole; CRLs lie beside it.
  */
 
 import {
@@ -26,15 +27,28 @@ const fingerprint = z.strictObject({ modified: z.number(), size: z.int(), inode:
 /** A file as it was: another PIN makes another one. */
 export type FileFingerprint = z.infer<typeof fingerprint>;
 
+/** Whose word locked something, when, and the digest of the statement that says so. */
+const hold = z.strictObject({ operator: z.string(), at: z.string(), statement: sha256Digest });
+
 const schema = z.strictObject({
   type: z.literal("countersign/keeper-state/v1"),
+  /** The newest version after the genesis: a chain that ends before it, or has another one there, is rolled back. */
+  roster: z
+    .strictObject({ version: z.int().min(1), digest: sha256Digest })
+    .nullable()
+    .default(null),
   /** The last statement about requesters. */
   requesters: z.strictObject({ sequence: z.int().min(0), digest: sha256Digest.nullable() }),
-  /** Held keys: by whom, since when, and the digest of the statement that says so. */
-  held: z.record(
-    keyId,
-    z.strictObject({ operator: z.string(), at: z.string(), statement: sha256Digest }),
-  ),
+  /** Held keys. */
+  held: z.record(keyId, hold),
+  /** While it is there, nothing opens. */
+  panic: hold.nullable().default(null),
+  /** The share sets that are active: one of an older epoch opens nothing. */
+  seals: z
+    .record(keyId, z.strictObject({ epoch: z.int().min(1), shareSet: sha256Digest }))
+    .default({}),
+  /** Ceremonies, by digest, that were carried out, and until when somebody could try to have it done again. */
+  done: z.record(sha256Digest, z.iso.datetime()).default({}),
   /** The last CRL that each key signed, whether or not the service lived to keep it. */
   lists: z.record(keyId, z.strictObject({ number: z.string(), crl: sha256Digest })),
   /** Digests of a digest grant that have been signed, or may have been. */
@@ -50,6 +64,9 @@ const schema = z.strictObject({
 });
 
 export type KeeperState = z.infer<typeof schema>;
+
+/** By whom a key is held, or everything, since when, and the digest of the statement that says so. */
+export type Hold = z.infer<typeof hold>;
 
 export interface StateFile {
   readonly state: Readonly<KeeperState>;
@@ -68,8 +85,12 @@ export interface StateFile {
 export function emptyState(): KeeperState {
   return {
     type: "countersign/keeper-state/v1",
+    roster: null,
     requesters: { sequence: 0, digest: null },
     held: {},
+    panic: null,
+    seals: {},
+    done: {},
     lists: {},
     digests: {},
     hours: {},
@@ -79,10 +100,13 @@ export function emptyState(): KeeperState {
 }
 
 /** Whether a log may begin beside this state: it knows of nothing that only a log with entries has. */
-export function isUnused({ requesters, held, lists, digests, hours }: KeeperState): boolean {
+export function isUnused(state: KeeperState): boolean {
+  const { roster, requesters, held, panic, seals, done, lists, digests, hours } = state;
   return (
+    roster === null &&
     requesters.sequence === 0 &&
-    [held, lists, digests].every((record) => Object.keys(record).length === 0) &&
+    panic === null &&
+    [held, seals, done, lists, digests].every((record) => Object.keys(record).length === 0) &&
     Object.values(hours).every(({ reserved }) => reserved === 0)
   );
 }

@@ -17,6 +17,8 @@ export interface LogFeed {
    * @param leaves - hashes of the leaves it gained, one after the other.
    */
   append(range: CompactRange, note: string, leaves: Uint8Array): void;
+  /** The hash of one of the newest leaves; undefined for an older one, and for what is not there. */
+  leafAt(index: number): Uint8Array | undefined;
   /** A reader that has seen the head of this moment. */
   follow(): LogFollower;
 }
@@ -60,6 +62,10 @@ export function createLogFeed(head: CompactRange, checkpoint: string): LogFeed {
           }
         }
       }
+    },
+    leafAt(index) {
+      const run = runs.find(({ start, end }) => start <= index && index < end);
+      return run && leafOf(run, index);
     },
     follow() {
       const reader = {};

@@ -3,6 +3,7 @@
  * digest of the last; the database keeps the statements, and shows them when the service starts.
  */
 
+import { parseCanonicalJson } from "../audit/canonical-json.ts";
 import { digestOf } from "../audit/digest.ts";
 import { CountersignError } from "../errors.ts";
 import { compilePolicy } from "../policy/decide.ts";
@@ -10,9 +11,9 @@ import type { Policy } from "../policy/document.ts";
 import { parseRequesterStatement, type RequesterStatement } from "../policy/requester.ts";
 import { applyRecorded, checkChange, requesterNameOf } from "../policy/requester-change.ts";
 import type { KeeperLog } from "./keeper-log.ts";
+import type { RosterBook } from "./keeper-roster.ts";
 import type { StateFile } from "./keeper-state.ts";
 import { utf8 } from "./octet-text.ts";
-import { readCanonical, verifyOperator, type Operator } from "./operator-statement.ts";
 import { cut } from "./sign-batch.ts";
 
 /** Octets of the statements that are being shown, and what each takes beside its own. */
@@ -30,8 +31,8 @@ export interface RequesterChain {
    * Takes the next statement.
    *
    * @param signature - Armored.
-   * @throws CountersignError `rolled-back`, `statement-malformed`, `statement-stale`, `signature-invalid`,
-   *   `head-missing`, or why the policy does not allow the change.
+   * @throws CountersignError `rolled-back`, `statement-malformed`, `statement-stale`, `operator-unknown`,
+   *   `signature-invalid`, `head-missing`, or why the policy does not allow the change.
    */
   change(octets: Uint8Array, signature: string): void;
   /**
@@ -39,8 +40,8 @@ export interface RequesterChain {
    *
    * @param lengths - Of each statement and its armored signature, which lie in the body one after the other.
    * @param last - Whether these are all; only then are they verified. Refused ones can be shown again.
-   * @throws CountersignError `rolled-back`, `statement-malformed`, `signature-invalid`; RangeError if lengths and
-   *   body disagree.
+   * @throws CountersignError `rolled-back`, `statement-malformed`, `operator-unknown`, `signature-invalid`;
+   *   RangeError if lengths and body disagree.
    */
   show(lengths: readonly (readonly [number, number])[], body: Uint8Array, last: boolean): void;
 }
@@ -48,7 +49,7 @@ export interface RequesterChain {
 export interface RequesterChainParts {
   readonly stateFile: StateFile;
   readonly log: Pick<KeeperLog, "checkSeen">;
-  readonly operators: readonly Operator[];
+  readonly roster: Pick<RosterBook, "check">;
   readonly policy: Policy;
   /** Is told of statements that are in force from now on, canonical JSON. */
   readonly changed: (statements: readonly Uint8Array[]) => void;
@@ -68,7 +69,7 @@ interface ReadStatement {
 export function requesterChain({
   stateFile,
   log,
-  operators,
+  roster,
   policy,
   changed,
 }: RequesterChainParts): RequesterChain {
@@ -108,7 +109,7 @@ export function requesterChain({
       // Up to the last one that this keeper took, the chain of digests says that these are the ones it verified,
       // even if an operator has left since.
       if (statement.sequence > sequence) {
-        verifyOperator(operators, statement.operator, NAMESPACE, octets, signature);
+        roster.check(statement.operator, NAMESPACE, octets, signature);
       }
       chain.push(next);
       const refused = applyRecorded(rebuilt, statement);
@@ -152,7 +153,7 @@ export function requesterChain({
           `the statement has the sequence number ${statement.sequence}; the next one is ${sequence + 1}, after ${digest}`,
         );
       }
-      verifyOperator(operators, statement.operator, NAMESPACE, octets, signature);
+      roster.check(statement.operator, NAMESPACE, octets, signature);
       log.checkSeen(statement.log);
       checkChange(compiled, statement);
       // The file first: where it cannot be written nothing has changed, and the statement can be shown again.
@@ -192,6 +193,19 @@ export function requesterChain({
 function readStatement(octets: Uint8Array): ReadStatement {
   const statement = parseRequesterStatement(readCanonical(octets));
   return { octets, digest: digestOf(octets), statement };
+}
+
+/** @throws CountersignError `statement-malformed` for what is no canonical JSON. */
+function readCanonical(octets: Uint8Array): unknown {
+  try {
+    return parseCanonicalJson(octets);
+  } catch (error) {
+    throw new CountersignError(
+      "statement-malformed",
+      `the statement is not canonical JSON: ${(error as Error).message}`,
+      { cause: error },
+    );
+  }
 }
 
 function rolledBack(what: string): CountersignError {

@@ -7,7 +7,6 @@ import { z } from "zod";
 import { digestOf } from "../audit/digest.ts";
 import { parseVerifierKey } from "../audit/signed-note.ts";
 import { CountersignError } from "../errors.ts";
-import { verifyWithOneOf } from "./operator-statement.ts";
 import { checkSshPublicKey, sshFingerprint, verifySshSignature } from "./ssh-signature.ts";
 import {
   ceremonyKinds,
@@ -92,12 +91,6 @@ export interface RosterVersion {
 export interface RosterSignature {
   readonly operator: string;
   readonly signature: string;
-}
-
-/** What counts: one person in one role. */
-export interface Vote {
-  readonly operator: string;
-  readonly role: string;
 }
 
 /**
@@ -268,34 +261,38 @@ export function checkOperatorSignature(
   verifyWithOneOf(keys, namespace, message, signature);
 }
 
+/**
+ * Verifies that one of a person's SSH keys made a signature.
+ *
+ * @throws CountersignError `signature-invalid`.
+ */
+function verifyWithOneOf(
+  publicKeys: readonly string[],
+  namespace: string,
+  message: Uint8Array,
+  signature: string,
+): void {
+  let failure: unknown = new CountersignError(
+    "signature-invalid",
+    "the signer has no SSH key here",
+  );
+  for (const publicKey of publicKeys) {
+    try {
+      verifySshSignature({ publicKey, namespace, message, signature });
+      return;
+    } catch (error) {
+      failure = error;
+    }
+  }
+  throw failure;
+}
+
 /** What the roster asks for a ceremony of a kind: people of each role; undefined where it has no rule, which is no. */
 export function ceremonyRules(
   roster: Roster,
   kind: (typeof ceremonyKinds)[number],
 ): Readonly<Record<string, number>> | undefined {
   return roster.document.rules.ceremonies[kind];
-}
-
-/**
- * What is still missing, by role; empty when the rules are met. People are counted, not keys and not votes: who votes
- * twice counts once, in the role named first, and only in a role that the roster gives.
- */
-export function missingVotes(
-  roster: Roster,
-  rules: Readonly<Record<string, number>>,
-  votes: readonly Vote[],
-): ReadonlyMap<string, number> {
-  const counted = new Map<string, string>();
-  for (const { operator, role } of votes) {
-    if (counted.has(operator)) continue;
-    if (roster.operators.get(operator)?.roles.includes(role) === true) counted.set(operator, role);
-  }
-  const missing = new Map<string, number>();
-  for (const [role, needed] of Object.entries(rules)) {
-    const have = [...counted.values()].filter((one) => one === role).length;
-    if (have < needed) missing.set(role, needed - have);
-  }
-  return missing;
 }
 
 /** The people as `ssh-keygen -Y verify -f` reads them (ssh-keygen(1), ALLOWED SIGNERS). */

@@ -1,5 +1,6 @@
 /** What a keeper does about lost files, full disks, dead signers, and a service that asks for things twice. */
 
+import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, rmSync, rmdirSync, utimesSync, writeFileSync } from "node:fs";
 import { afterEach, expect, test } from "vitest";
 import { leafHash } from "../../src/audit/merkle.ts";
@@ -60,6 +61,7 @@ class InProcess {
       config: readKeeperConfig(home.configFile),
       now: () => this.now,
       monotonic: () => performance.now() / 1000,
+      random: randomBytes,
       send: (message, ...body) => {
         if ("id" in message) this.#waiting.get(message.id)!({ message, body: Buffer.concat(body) });
       },

@@ -18,7 +18,7 @@ export function useKeeperHome(): void {
   beforeEach(() => {
     rmSync(home.headFile, { force: true });
     rmSync(home.stateFile, { force: true });
-    home.configure();
+    home.found();
   });
   afterEach(async () => {
     await Promise.all(keepers.map((keeper) => keeper.close()));

@@ -1,12 +1,12 @@
 /** A keeper's home with a real token, a log and operators, for tests. The processes run from dist. */
 
-import { execFileSync } from "node:child_process";
 import { createHash, generateKeyPairSync, type KeyObject } from "node:crypto";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { stringify } from "yaml";
 import { canonicalJson, type Json } from "../../src/audit/canonical-json.ts";
+import { noteSigner } from "../../src/audit/signed-note.ts";
 import { encodeEntry, type Actor } from "../../src/audit/entry.ts";
 import { CompactRange, leafHash } from "../../src/audit/merkle.ts";
 import { policyDigest } from "../../src/custody/grant.ts";
@@ -15,6 +15,7 @@ import {
   type KeeperClient,
   type SignRequest,
 } from "../../src/custody/keeper-client.ts";
+import type { RosterDocument, RosterVersion } from "../../src/custody/roster.ts";
 import { softHsmModule } from "../../src/custody/token/softhsm.ts";
 import {
   spawnMakeToken,
@@ -34,6 +35,7 @@ import { encodePem } from "../../src/x509/pem.ts";
 import { parsePublicKey, spkiDigest } from "../../src/x509/public-key.ts";
 import { signatureAlgorithmFor } from "../../src/x509/signature-algorithm.ts";
 import { assembleSigned } from "../../src/x509/signed.ts";
+import { makePeople, type People } from "../support/people.ts";
 import {
   keyPair,
   newSerialNumber,
@@ -41,6 +43,8 @@ import {
   spkiOf,
   type Authority,
 } from "../x509/authority.ts";
+
+export { makeSshKey, sshSign } from "../support/people.ts";
 
 const DAY = 86_400_000;
 
@@ -88,13 +92,21 @@ export interface KeeperHome {
   readonly certificate: Uint8Array;
   /** Of the same key and name, for 20 years and any path length: to build what the true one forbids. */
   readonly looseCertificate: Uint8Array;
-  readonly operatorKey: string;
+  /** Who the roster names: alice, and others if they were asked for. */
+  readonly people: People;
+  /** Verifier keys, as a roster names them. */
+  readonly service: RosterDocument["service"];
+  /** The versions of the roster that a started keeper is shown; the configuration names the first. */
+  versions: RosterVersion[];
+  /** Another genesis, signed by everybody, for the configuration too. */
+  found(change?: Partial<RosterDocument>): void;
   /** The configuration as it was at first. */
   settings(): KeeperSettings;
   /** Writes the configuration, changed; without changes, as it was at first. */
   configure(change?: (config: KeeperSettings) => void): void;
-  /** An armored signature by the operator's key. */
+  /** An armored signature by alice's key. */
   signed(namespace: string, statement: Uint8Array): string;
+  /** Starts a keeper and shows it the roster. */
   start(): Promise<KeeperClient>;
   remove(): void;
 }
@@ -106,7 +118,10 @@ export interface KeeperSettings {
 }
 
 /** Makes a home: one token with one key, certified by a root that has a software key. */
-export async function newKeeperHome(key: MadeKeyType = "P-256"): Promise<KeeperHome> {
+export async function newKeeperHome(
+  key: MadeKeyType = "P-256",
+  ids: readonly string[] = ["alice"],
+): Promise<KeeperHome> {
   const modulePath = process.env.PKCS11_LIBRARY ?? softHsmModule();
   if (modulePath === undefined) throw new Error("SoftHSM is missing: run softhsm/install.sh");
   const directory = mkdtempSync(join(tmpdir(), "countersign-keeper-"));
@@ -126,12 +141,19 @@ export async function newKeeperHome(key: MadeKeyType = "P-256"): Promise<KeeperH
   writeFileSync(at("issuing.pem"), encodePem("CERTIFICATE", certificate));
   writeFileSync(at("root.pem"), encodePem("CERTIFICATE", root.certificate));
   writeFileSync(at("policy.yaml"), policyText);
-  for (const name of ["log", "identity"]) {
+  const makeKey = (name: string, verifierName: string): string => {
     const { privateKey } = generateKeyPairSync("ed25519");
     const pem = privateKey.export({ type: "pkcs8", format: "pem" });
     writeFileSync(at(`${name}.key`), pem, { mode: 0o600 });
-  }
-  const operatorKey = makeSshKey(at("alice"));
+    return noteSigner(verifierName, privateKey).verifierKey.text;
+  };
+  const service = {
+    log: makeKey("log", "test.example/audit"),
+    identity: makeKey("identity", "test.example/keeper"),
+  };
+  const people = makePeople(directory, ids);
+  const genesisOf = (change?: Partial<RosterDocument>): RosterVersion =>
+    people.version(people.roster(service, change));
   const settings = (): KeeperSettings => ({
     service: "test.example",
     origin: "test.example/audit",
@@ -140,7 +162,7 @@ export async function newKeeperHome(key: MadeKeyType = "P-256"): Promise<KeeperH
     head: "head",
     state: "state.json",
     policy: "policy.yaml",
-    operators: [{ id: "alice", keys: [operatorKey] }],
+    genesis: digestOf(home.versions[0]!.document),
     token: { environment },
     keys: [
       {
@@ -164,8 +186,7 @@ export async function newKeeperHome(key: MadeKeyType = "P-256"): Promise<KeeperH
     change?.(config);
     writeFileSync(at("keeper.yaml"), stringify(config));
   };
-  configure();
-  return {
+  const home: KeeperHome = {
     directory,
     tokens,
     configFile: at("keeper.yaml"),
@@ -177,13 +198,25 @@ export async function newKeeperHome(key: MadeKeyType = "P-256"): Promise<KeeperH
     root,
     certificate,
     looseCertificate,
-    operatorKey,
+    people,
+    service,
+    versions: [genesisOf()],
+    found(change) {
+      home.versions = [genesisOf(change)];
+      configure();
+    },
     settings,
     configure,
-    signed: (namespace, statement) => sshSign(at("alice"), namespace, statement),
-    start: () => startKeeper({ configFile: at("keeper.yaml") }),
+    signed: (namespace, octets) => people.person("alice").sign(namespace, octets),
+    async start() {
+      const keeper = await startKeeper({ configFile: at("keeper.yaml") });
+      await keeper.rosters(home.versions);
+      return keeper;
+    },
     remove: () => rmSync(directory, { recursive: true, force: true }),
   };
+  configure();
+  return home;
 }
 
 function certify(root: Authority, spki: Uint8Array, days: number, pathLen: number): Uint8Array {
@@ -205,28 +238,6 @@ function certify(root: Authority, spki: Uint8Array, days: number, pathLen: numbe
       names: [],
     }),
   );
-}
-
-/** Makes an SSH key without a passphrase; returns the public line without its comment. */
-export function makeSshKey(file: string, ...options: string[]): string {
-  const kind = options.length === 0 ? ["-t", "ed25519"] : options;
-  mkdirSync(dirname(file), { recursive: true });
-  execFileSync("ssh-keygen", ["-q", ...kind, "-N", "", "-C", "test", "-f", file]);
-  return readFileSync(`${file}.pub`, "utf8").trim().split(" ").slice(0, 2).join(" ");
-}
-
-/** Signs as an operator does. */
-export function sshSign(
-  keyFile: string,
-  namespace: string,
-  message: Uint8Array,
-  ...options: string[]
-): string {
-  return execFileSync(
-    "ssh-keygen",
-    ["-q", "-Y", "sign", "-n", namespace, "-f", keyFile, ...options],
-    { input: message, stdio: ["pipe", "pipe", "pipe"] },
-  ).toString();
 }
 
 /** A log in memory, appended to as the journal does. */
@@ -411,7 +422,10 @@ export function digestOf(octets: Uint8Array): string {
 }
 
 /** The processes of a kind that a process has started, by Linux's own account. */
-export function pidsOf(kind: "keeper" | "signer", parent: number): number[] {
+export function pidsOf(
+  kind: "keeper" | "signer" | "unlocker" | "dealer",
+  parent: number,
+): number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .map(Number)

@@ -22,13 +22,12 @@ import {
   isAlive,
   leafTbs,
   logAndSign,
-  makeSshKey,
   someEntry,
-  sshSign,
   statement,
   type KeeperSettings,
   type TestLog,
 } from "./keeper-home.ts";
+import { makeSshKey, sshSign } from "../support/people.ts";
 
 useKeeperHome();
 
@@ -321,7 +320,7 @@ test.for<{
   {
     name: "of an operator that is not listed",
     change: { operator: "mallory" },
-    code: "signature-invalid",
+    code: "operator-unknown",
   },
   {
     name: "with another type",
@@ -332,12 +331,12 @@ test.for<{
   { name: "of another day", change: { at: "2020-01-01T00:00:00Z" }, code: "statement-stale" },
   {
     name: "with a head that never was",
-    change: { log: { size: 1, root: "AAAA" } },
+    change: { log: { size: 1, root: Buffer.alloc(32).toString("base64") } },
     code: "statement-stale",
   },
   {
     name: "with a head of later",
-    change: { log: { size: 9, root: "AAAA" } },
+    change: { log: { size: 9, root: Buffer.alloc(32).toString("base64") } },
     code: "statement-stale",
   },
   { name: "for another key", change: { keyId: "00".repeat(32) }, code: "key-unknown" },
@@ -437,7 +436,7 @@ test.for<{
     change: { sequence: 2, previous: digestOf(Buffer.alloc(0)) },
     code: "statement-stale",
   },
-  { name: "of a stranger", change: { operator: "mallory" }, code: "signature-invalid" },
+  { name: "of a stranger", change: { operator: "mallory" }, code: "operator-unknown" },
   { name: "with an extra field", change: { until: "tomorrow" }, code: "statement-malformed" },
   {
     name: "with a head that never was",
@@ -476,10 +475,13 @@ test.for<{
 );
 
 test("a requester statement by an operator's other key is refused, by a listed one accepted", async () => {
-  const second = makeSshKey(`${home.directory}/alice-2-${randomBytes(4).toString("hex")}`);
-  home.configure((config) => {
-    config.operators = [{ id: "alice", keys: [second, home.operatorKey] }];
-  });
+  const second = `${home.directory}/alice-2-${randomBytes(4).toString("hex")}`;
+  const [alice] = home.people.operators;
+  const keys = [{ kind: "ssh" as const, key: makeSshKey(second) }, ...alice!.keys];
+  home.found({ operators: [{ ...alice!, keys }] });
+  const { document, signatures } = home.versions[0]!;
+  const signature = sshSign(second, "countersign-roster@v1", document);
+  home.versions = [{ document, signatures: [...signatures, { operator: "alice", signature }] }];
   const { keeper, log } = await startNew();
   const octets = requesterStatement(log);
   const stranger = `${home.directory}/mallory-${randomBytes(4).toString("hex")}`;
@@ -567,9 +569,35 @@ test("statements that the keeper has not taken are verified when they are shown"
 test.for<{ name: string; change: (config: { [name: string]: Json }) => void; detail: RegExp }>([
   { name: "an unknown setting", change: (config) => (config.pins = "here"), detail: /pins/ },
   {
-    name: "an RSA operator key",
-    change: (config) => (config.operators = [{ id: "a", keys: ["ssh-rsa AAAA"] }]),
-    detail: /operators\.0\.keys\.0/,
+    name: "a genesis that is no digest",
+    change: (config) => (config.genesis = "sha256:1234"),
+    detail: /genesis/,
+  },
+  {
+    name: "a token without a key in it",
+    change: (config) => {
+      delete (config as KeeperSettings).keys[0]!.uri;
+    },
+    detail: /keys\.0: module and uri/,
+  },
+  {
+    name: "a PIN file without a grant",
+    change: (config) => {
+      delete (config as KeeperSettings).keys[0]!.grant;
+    },
+    detail: /keys\.0: a grant goes with a pinFile/,
+  },
+  {
+    name: "a sealed key that nothing names",
+    change: (config) => (config.keys = [{ issuer: "root" }]),
+    detail: /keys\.0\.keyId/,
+  },
+  {
+    name: "a certificate of another key than the one named",
+    change: (config) => {
+      (config as KeeperSettings).keys[0]!.keyId = "00".repeat(32);
+    },
+    detail: /keys\.0\.keyId/,
   },
   {
     name: "a missing log key",

@@ -7,18 +7,16 @@ import { canonicalJson, type Json } from "../../src/audit/canonical-json.ts";
 import { verifierKey } from "../../src/audit/signed-note.ts";
 import {
   allowedSigners,
-  ceremonyRules,
   checkGenesis,
   checkOperatorSignature,
   checkSuccessor,
-  missingVotes,
   readRoster,
   type Roster,
   type RosterDocument,
   type RosterSignature,
 } from "../../src/custody/roster.ts";
 import { namespaces } from "../../src/custody/statement.ts";
-import { makeSshKey, sshSign } from "./keeper-home.ts";
+import { makeSshKey, sshSign } from "../support/people.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "countersign-roster-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -210,45 +208,12 @@ test.for<{ name: string; change: object }>([
   expect(() => rosterOf(change as Partial<RosterDocument>)).toThrow(invalid);
 });
 
-test("people are counted: not keys, not votes, and only in roles that they have", () => {
-  const roster = rosterOf();
-  const rules = ceremonyRules(roster, "sign")!;
-  const missing = (...votes: [string, string][]): [string, number][] => [
-    ...missingVotes(
-      roster,
-      rules,
-      votes.map(([id, role]) => ({ operator: id, role })),
-    ),
-  ];
-  expect(missing()).toEqual([
-    ["officer", 2],
-    ["witness", 1],
-  ]);
-  expect(missing(["alice", "officer"], ["alice", "officer"])).toEqual([
-    ["officer", 1],
-    ["witness", 1],
-  ]);
-  expect(missing(["bob", "officer"], ["bob", "witness"])).toEqual([
-    ["officer", 1],
-    ["witness", 1],
-  ]);
-  expect(missing(["carol", "officer"], ["dora", "officer"])).toEqual([
-    ["officer", 2],
-    ["witness", 1],
-  ]);
-  expect(missing(["alice", "officer"], ["bob", "officer"], ["carol", "witness"])).toEqual([]);
-  expect(ceremonyRules(roster, "window")).toBeUndefined();
-});
-
 test("a roster of one is allowed", () => {
   const alone = rosterOf({
     operators: [operator("alice", "officer")],
     rules: { roster: 1, policy: 1, resume: 1, ceremonies: { sign: { officer: 1 } } },
   });
   checkGenesis(alone, signedBy(alone, ["alice"]));
-  expect([
-    ...missingVotes(alone, { officer: 1 }, [{ operator: "alice", role: "officer" }]),
-  ]).toEqual([]);
 });
 
 test("stock ssh-keygen accepts what the roster accepts, and refuses what it refuses", () => {

@@ -12,7 +12,8 @@ import type { GatheringState } from "../../src/custody/gathering.ts";
 import type { DealtKeyType } from "../../src/custody/plan.ts";
 import type { RosterVersion } from "../../src/custody/roster.ts";
 import { namespaces, type Signed } from "../../src/custody/statement.ts";
-import { digestOf, makeSshKey, sshSign } from "./keeper-home.ts";
+import { digestOf } from "./keeper-home.ts";
+import { makeSshKey, sshSign } from "../support/people.ts";
 
 const root = Buffer.alloc(32, 7).toString("base64");
 const seen = { size: 3, root };

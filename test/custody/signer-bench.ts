@@ -83,7 +83,7 @@ export interface Bench {
 }
 
 /** Both clocks of a signer, and its timers. */
-export class TestClock {
+class TestClock {
   wall = now.getTime();
   #steady = 0;
   #timers: { readonly at: number; readonly callback: () => void }[] = [];

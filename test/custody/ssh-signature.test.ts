@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { sshFingerprint, verifySshSignature } from "../../src/custody/ssh-signature.ts";
 import { CountersignError } from "../../src/errors.ts";
-import { makeSshKey, sshSign } from "./keeper-home.ts";
+import { makeSshKey, sshSign } from "../support/people.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "countersign-ssh-"));
 afterAll(() => rmSync(directory, { recursive: true }));

@@ -11,6 +11,7 @@ import { encodeEntry } from "../../src/audit/entry.ts";
 import { CompactRange, leafHash } from "../../src/audit/merkle.ts";
 import { noteSigner, signNote } from "../../src/audit/signed-note.ts";
 import { grantSchema, policyDigest } from "../../src/custody/grant.ts";
+import { writeBody } from "../../src/custody/keeper-bodies.ts";
 import { createKeeper } from "../../src/custody/keeper.ts";
 import type { FromKeeper } from "../../src/custody/keeper-protocol.ts";
 import { createSigner } from "../../src/custody/signer.ts";
@@ -26,16 +27,19 @@ import { serialNumberFrom } from "../../src/x509/serial-number.ts";
 import { assembleSigned } from "../../src/x509/signed.ts";
 import { done, intent, start } from "../store/fixture.ts";
 import { DAY, softwareKey, testRequester } from "../support/software-ca.ts";
-import { makeSshKey, sshSign, statement as statementOf } from "../custody/keeper-home.ts";
+import { statement as statementOf } from "../custody/keeper-home.ts";
+import { makePeople, makeSshKey, sshSign, type People } from "../support/people.ts";
 import { alice, asRequester, openDomain, other, type Domain } from "./domain.ts";
 
 const NAMESPACE = "countersign-requester@v1";
 
 let folder: string;
+let people: People;
 let operatorKey: string;
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "countersign-requesters-"));
-  operatorKey = makeSshKey(join(folder, "alice"));
+  people = makePeople(folder, ["alice"]);
+  operatorKey = people.person("alice").publicKey;
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -568,21 +572,28 @@ function keeperFor(policy: string) {
   const directory = mkdtempSync(join(folder, "keeper-"));
   const answers: FromKeeper[] = [];
   const key = () => generateKeyPairSync("ed25519").privateKey;
+  const logKey = key();
+  const identityKey = key();
+  const alone = people.roster({
+    identity: noteSigner("test.example/keeper", identityKey).verifierKey.text,
+    log: noteSigner("test.example/audit", logKey).verifierKey.text,
+  });
   const keeper = createKeeper({
     config: {
       service: "test.example",
       origin: "test.example/audit",
-      logKey: key(),
-      identityKey: key(),
+      logKey,
+      identityKey,
       head: join(directory, "head"),
       state: join(directory, "state.json"),
       policy,
-      operators: [{ id: "alice", keys: [operatorKey] }],
+      genesis: digestOf(alone),
       tokenEnvironment: {},
       keys: [],
     },
     now: () => new Date(),
     monotonic: () => performance.now() / 1000,
+    random: randomBytes,
     send: (message) => answers.push(message),
   });
   onTestFinished(() => keeper.stop());
@@ -592,6 +603,7 @@ function keeperFor(policy: string) {
     return answer.type === "refused" ? answer.code : answer.type;
   };
   ask({ type: "initialise", id: 0 });
+  ask({ type: "rosters", id: 0 }, writeBody("rosters", { versions: [people.version(alone)] }));
   return {
     directory,
     show: (chain: readonly Statement[]) =>

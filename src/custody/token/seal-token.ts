@@ -104,7 +104,7 @@ export interface SealTokenOptions {
  * For a process of its own: PINs pass through strings, which only its end removes.
  *
  * @throws CountersignError as {@link openToken} does, and `ceremony-refused` if the PIN opens other keys as well, or
- *   the key is used without one.
+ *   the token opens without one.
  */
 export async function sealTokenInUse(
   options: SealTokenOptions,
@@ -194,10 +194,12 @@ async function change({ modulePath, uri, publicKey, before, next }: Change): Pro
   }
   // 4. The new one opens it, and the key signs; the right PIN also makes the token forget the wrong one.
   try {
-    await proveKey({ modulePath, uri, pin: next });
+    const key = await proveKey({ modulePath, uri, pin: next });
+    if (Buffer.from(key.publicKey).equals(publicKey)) return;
   } catch (cause) {
     throw new SealUnproved("The token does not prove that the new PIN opens it.", { cause });
   }
+  throw new SealUnproved("The new PIN opens the token, and there is another key in it.");
 }
 
 /** What failed before the change, with a word about the PIN. */
@@ -259,14 +261,11 @@ function withLogin<T>({ modulePath, uri, pin }: Login, use: (open: LoggedIn) => 
     lib.C_Initialize({ flags: pkcs11.CKF_OS_LOCKING_OK });
     try {
       const slot = findSlot(module, parsePkcs11Uri(uri));
-      const session = slot.open(SessionFlag.SERIAL_SESSION | SessionFlag.RW_SESSION);
-      if (session.find({ class: ObjectClass.PRIVATE_KEY }).length > 0) {
-        throw new CountersignError(
-          "ceremony-refused",
-          "The token lets a key be used without its PIN (not CKA_PRIVATE).",
-        );
-      }
       const { flags } = slot.getToken();
+      if ((flags & pkcs11.CKF_LOGIN_REQUIRED) === 0) {
+        throw new CountersignError("ceremony-refused", "The token opens without a PIN.");
+      }
+      const session = slot.open(SessionFlag.SERIAL_SESSION | SessionFlag.RW_SESSION);
       const refusal = logIn(lib, session.handle, pin, flags);
       if (refusal !== undefined) throw new Refusal(refusal);
       return use({ lib, slot: slot.handle, session });
