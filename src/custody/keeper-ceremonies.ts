@@ -285,7 +285,7 @@ export function ceremonies(parts: CeremoniesParts): Ceremonies {
 
   return {
     state(proposal) {
-      const { notAfter, plan, signatures, ...stated } = proposal;
+      const { notAfter, plan, signatures: _, ...stated } = proposal;
       const head = log.requireHead();
       const octets = Buffer.from(
         canonicalJson({

@@ -345,12 +345,12 @@ function isWithin({ notBefore, notAfter }: NonNullable<Opened["window"]>, at: Da
 /** What has one life: where another one would be started anew, it ends. */
 function asProcess(signer: OpenedSigner): OpenKey["process"] {
   return {
-    sign: signer.sign,
-    signList: signer.signList,
+    sign: (...request) => signer.sign(...request),
+    signList: (...request) => signer.signList(...request),
     get state() {
       return signer.state === "open" ? "open" : "stopped";
     },
-    restart: signer.kill,
+    restart: () => signer.kill(),
   };
 }
 

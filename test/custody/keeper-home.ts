@@ -44,6 +44,8 @@ import {
   type Authority,
 } from "../x509/authority.ts";
 
+export { makeSshKey, sshSign } from "../support/people.ts";
+
 const DAY = 86_400_000;
 
 export const policyText = `version: 1
