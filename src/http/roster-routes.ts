@@ -33,7 +33,9 @@ const roster = z.strictObject({
   version: z.int(),
   digest: digest.meta({ description: "SHA-256 of the document" }),
   document,
-  genesis: digest.meta({ description: "Digest of version 1, as the keeper's configuration has it" }),
+  genesis: digest.meta({
+    description: "Digest of version 1, as the keeper's configuration has it",
+  }),
   versions: z
     .array(version)
     .meta({ description: "All of them, oldest first: enough to check the chain offline" }),
