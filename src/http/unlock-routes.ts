@@ -5,7 +5,7 @@ import { namespaces } from "../custody/statement.ts";
 import { JSON_TYPE } from "./accept.ts";
 import { SIGNED_BODY_OCTETS } from "./body.ts";
 import { missing, missingJson, unlock, unlockJson, unlockState } from "./ceremony-views.ts";
-import type { CustodyParts, UnlockView } from "./custody-parts.ts";
+import type { CustodyParts, UnlockView } from "../ceremony/view.ts";
 import { route, type Route } from "./route.ts";
 import {
   base64,
