@@ -87,6 +87,10 @@ export interface TestSites {
   readonly domain: MemoryDomain;
   readonly api: (path: string, asked?: Asked) => Promise<Answer>;
   readonly site: (path: string, asked?: Asked) => Promise<Answer>;
+  /** For programs that ask the API. */
+  readonly apiUrl: string;
+  /** PEM: what they check its certificate with. */
+  readonly apiCertificate: string;
   /** Everything logged so far. */
   readonly logged: () => string;
   readonly close: () => Promise<void>;
@@ -174,6 +178,8 @@ export async function startSites(
     },
     site: (path, asked = {}) =>
       send(http.request({ ...target(publicServer, path, asked), agent: false }), asked),
+    apiUrl: `https://127.0.0.1:${(apiServer.address() as AddressInfo).port}`,
+    apiCertificate: tls.certificate,
     logged: () => lines.join(""),
     close: async () => {
       await Promise.all(
