@@ -64,6 +64,8 @@ export type CustodyItem =
       /** Digest of its statement, here and below. */
       readonly ceremony: string;
       readonly state: CeremonyState;
+      /** What was signed, by its digest to be found again. */
+      readonly objects?: readonly Uint8Array[];
     }
   /** approval.accepted */
   | { readonly kind: "approval"; readonly leaf: Uint8Array; readonly row: ApprovalRow }
@@ -128,9 +130,16 @@ export interface CustodyJournal extends Journal {
    *   `approval-repeated`, also for a second abort of one person; `unlock-unknown`, `unlock-closed`; `unlock-busy` if
    *   another unlock of the ceremony gathers; `share-repeated`; `share-set-unknown` if there is none in the state that
    *   this needs; `confirmation-invalid` for a share that is confirmed already, or to activate a set with one that is
-   *   not. `log-unavailable` for any other contradiction.
+   *   not; `roster-invalid` for a version that does not follow the last. `log-unavailable` for any other contradiction.
    */
   append(item: JournalItem | CustodyItem): Promise<number>;
+  /**
+   * As `append`, of several items that are written together, or not at all.
+   *
+   * @param items - one at least.
+   * @returns The index of the first; the others follow it.
+   */
+  appendAll(items: readonly (JournalItem | CustodyItem)[]): Promise<number>;
   /**
    * Writes a request to be enrolled, without a record: strangers must not fill the log. Those that nobody has proved
    * for a week are forgotten.

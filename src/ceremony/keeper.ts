@@ -1,6 +1,6 @@
 /** What ceremonies need of the process that makes the statements, checks every vote again, and starts the others. */
 
-import type { RosterVersion } from "../custody/roster.ts";
+import type { RosterSignature, RosterVersion } from "../custody/roster.ts";
 import type { CeremonyStatement, Signed } from "../custody/statement.ts";
 import type { Signing } from "../issuance/keeper.ts";
 
@@ -17,6 +17,8 @@ export interface CeremonyProposal {
   readonly reason: string;
   /** The document itself, canonical JSON; the statement has its digest. */
   readonly plan?: Uint8Array;
+  /** Of a roster: those of its new keys. */
+  readonly signatures?: readonly RosterSignature[];
 }
 
 /** A statement that the keeper made. */
@@ -67,6 +69,8 @@ export interface CeremonyKey {
   /** The issuer's id. */
   readonly issuer: string;
   readonly state: "open" | "locked" | "held" | "unavailable";
+  /** Why it is not open, in words. */
+  readonly detail?: string;
   readonly custody: "token" | "sealed";
   /** Of the share set in force. */
   readonly epoch?: number;
@@ -95,7 +99,10 @@ export interface CeremonyKeeper extends Signing {
   rosters(versions: readonly RosterVersion[]): Promise<void>;
   /** The version that a ceremony brings about. */
   roster(version: RosterVersion): Promise<void>;
-  /** @throws CountersignError `plan-invalid`, `roster-invalid`, `ceremony-refused`, `key-unknown`, `panic`. */
+  /**
+   * @throws CountersignError `plan-invalid`, `roster-invalid`, `roster-unsigned`, `ceremony-refused`, `key-unknown`,
+   *   `statement-malformed`, `rate-limited`, `panic`.
+   */
   statement(proposal: CeremonyProposal): Promise<Stated>;
   /** Starts an unlocker. @throws CountersignError `unlock-busy`, `panic`, `sealed-key-corrupt`, `ceremony-closed`. */
   unlock(
@@ -135,6 +142,8 @@ export interface CeremonyKeeper extends Signing {
   endUnlock(unlock: string): Promise<void>;
   /** The share set in force, at its activation and again at each start. */
   activate(shareSet: string, confirmations: readonly Signed[]): Promise<void>;
+  /** The last CRL that a key signed, DER. */
+  list(keyId: string): Promise<Uint8Array | undefined>;
   lock(statement: Uint8Array, signature: string): Promise<void>;
   panic(statement: Uint8Array, signature: string): Promise<void>;
   resume(votes: CeremonyVotes & { readonly plan: Uint8Array }): Promise<void>;
