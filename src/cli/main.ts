@@ -33,7 +33,11 @@ async function run(command: (context: Context) => Promise<ExitCode>): Promise<vo
     return new Client(await readSettings(flags), flags.as);
   };
   try {
-    process.exitCode = await command({ output, connect: () => (client ??= open()) });
+    process.exitCode = await command({
+      output,
+      connect: () => (client ??= open()),
+      settings: async () => (await import("./settings.ts")).readSettings(flags),
+    });
   } catch (error) {
     const failure = failureFrom(error);
     if (failure === undefined) throw error;
