@@ -24,6 +24,7 @@ import type {
 } from "../../src/issuance/records.ts";
 import type { Requester } from "../../src/policy/requester.ts";
 import type { RevokeCommand } from "../../src/revocation/revocations.ts";
+import { custodyDomain, type CustodyDomain } from "./custody-domain.ts";
 import { MemoryLog } from "./log.ts";
 
 export interface Pair {
@@ -121,6 +122,7 @@ export interface MemoryDomain {
   /** By SHA-256 of the certificate, hex. */
   readonly clients: Map<string, Caller>;
   readonly log: MemoryLog;
+  readonly custody: CustodyDomain;
   readonly issuer: IssuerView;
   operators: { id: string; keys: string[] }[];
   /** Instead of the answer of an issuance. */
@@ -265,6 +267,7 @@ function memoryDomain(): MemoryDomain {
     changes: [],
     clients: new Map(),
     log,
+    custody: custodyDomain(),
     issuer: {
       id: "issuing",
       keyId: "ab".repeat(32),
@@ -436,6 +439,7 @@ function memoryParts(domain: MemoryDomain): Omit<HttpParts, "logger"> {
       document: () => ({ digest: `sha256:${"cd".repeat(32)}`, document: { version: 1 } }),
     },
     operators: () => domain.operators,
+    ...domain.custody.parts,
     readiness: async () => ({
       ready: domain.ready,
       parts: [
