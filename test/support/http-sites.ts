@@ -87,6 +87,10 @@ export interface TestSites {
   readonly domain: MemoryDomain;
   readonly api: (path: string, asked?: Asked) => Promise<Answer>;
   readonly site: (path: string, asked?: Asked) => Promise<Answer>;
+  /** Where the API is, for the command. */
+  readonly url: string;
+  /** PEM of its certificate. */
+  readonly certificate: string;
   /** Everything logged so far. */
   readonly logged: () => string;
   readonly close: () => Promise<void>;
@@ -161,6 +165,8 @@ export async function startSites(
   return {
     sites,
     domain,
+    url: `https://127.0.0.1:${(apiServer.address() as AddressInfo).port}`,
+    certificate: tls.certificate,
     api: (path, asked = {}) => {
       const request = https.request({
         ...target(apiServer, path, asked),
