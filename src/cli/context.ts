@@ -3,11 +3,14 @@
 import type { ApiClient } from "./api-client.ts";
 import { usage } from "./failure.ts";
 import type { Output } from "./output.ts";
+import type { Settings } from "./settings.ts";
 
 export interface Context {
   readonly output: Output;
   /** The one client of this run, made when a command needs it. */
   readonly connect: () => Promise<ApiClient>;
+  /** The settings alone, for what needs no service. */
+  readonly settings: () => Promise<Settings>;
 }
 
 export interface IssuerAnswer {

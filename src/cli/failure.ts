@@ -1,5 +1,7 @@
 /** How a command ends when it does not do what was asked. */
 
+import { CountersignError } from "../errors.ts";
+
 /** The exit codes of `countersign`; a released one keeps its meaning. */
 export const ExitCode = {
   done: 0,
@@ -66,4 +68,11 @@ export function usage(message: string, next?: string): CommandFailure {
     code: "usage",
     ...(next === undefined ? {} : { next }),
   });
+}
+
+/** In words for a person; undefined for what is a fault of the command itself. */
+export function failureFrom(error: unknown): CommandFailure | undefined {
+  if (error instanceof CommandFailure) return error;
+  if (!(error instanceof CountersignError)) return undefined;
+  return new CommandFailure(error.message, { code: error.code, problem: error.members });
 }

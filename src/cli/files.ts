@@ -8,6 +8,7 @@ import {
   existsSync,
   fstatSync,
   fsyncSync,
+  mkdirSync,
   openSync,
   readFileSync,
   renameSync,
@@ -52,7 +53,8 @@ export function readSecretFile(file: string, what: string): Buffer {
     try {
       const stat = fstatSync(descriptor);
       if (stat.isDirectory()) throw usage(`${file} is a folder: name the file of the ${what}`);
-      if (stat.isFile() && (stat.mode & 0o077) !== 0) {
+      // Windows keeps who may read a file elsewhere, and shows every mode as open.
+      if (process.platform !== "win32" && stat.isFile() && (stat.mode & 0o077) !== 0) {
         throw new CommandFailure(
           `others may read ${file}, the file of the ${what} (its mode is ${(stat.mode & 0o777).toString(8)})`,
           { code: "file-unsafe", next: `chmod 600 ${file}` },
@@ -92,11 +94,29 @@ const reasons: Readonly<Record<string, string>> = {
  *
  * @throws CommandFailure `file-exists`; nothing is ever overwritten.
  */
-export function writeSecretFile(file: string, content: string, next?: string): void {
+export function writeSecretFile(file: string, content: string | Uint8Array, next?: string): void {
   try {
     writeNew(file, content, 0o600);
   } catch (error) {
     throw notWritten(file, error, next ?? "name another file: a key is never overwritten");
+  }
+}
+
+/** Puts a file of mode 0600 in the place of what is there, whole or not at all. */
+export function replaceSecretFile(file: string, content: string | Uint8Array): void {
+  try {
+    replace(file, content, 0o600);
+  } catch (error) {
+    throw notWritten(file, error, "try again");
+  }
+}
+
+/** Makes a folder that only its owner may look into, and those above it. */
+export function makeOwnFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw notWritten(folder, error, "name another folder");
   }
 }
 
@@ -135,16 +155,20 @@ export function writeResultFile(file: string, content: string | Uint8Array, forc
       writeNew(file, content, 0o644);
       return;
     }
-    const beside = `${file}.${randomBytes(6).toString("hex")}.new`;
-    writeNew(beside, content, 0o644);
-    try {
-      renameSync(beside, file);
-    } catch (error) {
-      unlinkSync(beside);
-      throw error;
-    }
+    replace(file, content, 0o644);
   } catch (error) {
     throw notWritten(file, error, "name another file, or give --force");
+  }
+}
+
+function replace(file: string, content: string | Uint8Array, mode: number): void {
+  const beside = `${file}.${randomBytes(6).toString("hex")}.new`;
+  writeNew(beside, content, mode);
+  try {
+    renameSync(beside, file);
+  } catch (error) {
+    unlinkSync(beside);
+    throw error;
   }
 }
 

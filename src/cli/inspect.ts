@@ -203,7 +203,7 @@ function show(output: Output, object: Inspected, index: number, all: readonly In
   }
 }
 
-function certificateFields(view: CertificateView): Field[] {
+export function certificateFields(view: CertificateView): Field[] {
   const { state, daysLeft, notAfter } = view;
   const left = state === "valid" ? `${daysLeft} days left` : state;
   const until: Cell = {
@@ -237,7 +237,7 @@ function certificateFields(view: CertificateView): Field[] {
   ];
 }
 
-function requestFields(view: RequestView): Field[] {
+export function requestFields(view: RequestView): Field[] {
   const { refusal } = view;
   return [
     ["subject", view.subject || "(empty)"],
@@ -255,7 +255,7 @@ function requestFields(view: RequestView): Field[] {
   ];
 }
 
-function crlFields(view: CrlView): Field[] {
+export function crlFields(view: CrlView): Field[] {
   const { state, nextUpdate } = view;
   return [
     ["issuer", view.issuer],

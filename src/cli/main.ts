@@ -3,15 +3,15 @@
 
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
-import { CountersignError } from "../errors.ts";
 import type { ApiClient } from "./api-client.ts";
 import type { CertificatesOptions, GetOptions } from "./certificates.ts";
 import type { Context } from "./context.ts";
 import type { CrlOptions } from "./crl.ts";
-import { CommandFailure, ExitCode } from "./failure.ts";
+import { ExitCode, failureFrom } from "./failure.ts";
 import type { InspectOptions } from "./inspect.ts";
 import type { IssueOptions } from "./issue.ts";
 import { createOutput } from "./output.ts";
+import { addPeopleCommands } from "./people-commands.ts";
 import type { ExplainOptions } from "./policy.ts";
 import type { AddOptions, RemoveOptions } from "./requester.ts";
 import type { RevokeOptions } from "./revoke.ts";
@@ -33,7 +33,11 @@ async function run(command: (context: Context) => Promise<ExitCode>): Promise<vo
     return new Client(await readSettings(flags), flags.as);
   };
   try {
-    process.exitCode = await command({ output, connect: () => (client ??= open()) });
+    process.exitCode = await command({
+      output,
+      connect: () => (client ??= open()),
+      settings: async () => (await import("./settings.ts")).readSettings(flags),
+    });
   } catch (error) {
     const failure = failureFrom(error);
     if (failure === undefined) throw error;
@@ -45,12 +49,6 @@ async function run(command: (context: Context) => Promise<ExitCode>): Promise<vo
       () => undefined,
     );
   }
-}
-
-function failureFrom(error: unknown): CommandFailure | undefined {
-  if (error instanceof CommandFailure) return error;
-  if (!(error instanceof CountersignError)) return undefined;
-  return new CommandFailure(error.message, { code: error.code, problem: error.members });
 }
 
 /** Those of RFC 5280 §5.3.1 that a service takes for a leaf; the last one from operators. */
@@ -92,14 +90,14 @@ Exit codes:
 
 const environment = `
 Where the service is and who asks, in this order: the flags; --home; the file $COUNTERSIGN_CONFIG or
-~/.config/countersign/config.json (settings: url, ca, apiKeyFile, clientCert, clientKey, operator, sshKey, issuer,
-profile, logKey, home); the development home in ./var. Secrets are read from files, never from arguments or the
-environment. NO_COLOR turns colours off.
+~/.config/countersign/config.json (settings: url, ca, apiKeyFile, clientCert, clientKey, operator, sshKey,
+ageIdentity, identityKey, logKey, shares, issuer, profile, home); the development home in ./var. Secrets are
+read from files, never from arguments or the environment. NO_COLOR turns colours off.
 `;
 
 program
   .description(
-    "Asks a Countersign service for certificates and revokes them; inspects files; verifies the log.",
+    "Asks a Countersign service for certificates; takes part in its ceremonies; inspects files; verifies the log.",
   )
   .version(versionOf(), "-V, --version", "print the version")
   .exitOverride()
@@ -334,6 +332,8 @@ requester
     ),
   );
 
+addPeopleCommands(program, { run, repeatable, examples });
+
 program
   .command("status")
   .description("say whether the service can do its work; operators see all of it")
@@ -394,8 +394,12 @@ policy
     run(async (context) => (await import("./policy.ts")).explainPolicy(context, names, options)),
   );
 
+/** What the single file is made with in place of a package.json beside it. */
+declare const COUNTERSIGN_VERSION: string | undefined;
+
 /** From dist/src/cli and from src/cli alike. */
 function versionOf(): string {
+  if (typeof COUNTERSIGN_VERSION === "string") return COUNTERSIGN_VERSION;
   for (const path of ["../../../package.json", "../../package.json"]) {
     try {
       const text = readFileSync(new URL(path, import.meta.url), "utf8");

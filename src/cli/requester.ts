@@ -1,17 +1,16 @@
 /** `countersign requester`: the machines that may ask, each changed by one signed statement of an operator. */
 
 import { randomBytes } from "node:crypto";
-import { createInterface } from "node:readline";
 import { canonicalJson, type JsonObject } from "../audit/canonical-json.ts";
-import { openCheckpoint, parseCheckpoint, type Checkpoint } from "../audit/checkpoint.ts";
-import { splitNote } from "../audit/signed-note.ts";
 import { digestOf } from "../audit/digest.ts";
 import { CountersignError } from "../errors.ts";
 import type { Credential, Requester, RequesterStatement } from "../policy/requester.ts";
 import type { ApiClient } from "./api-client.ts";
+import { confirm } from "./ask.ts";
 import type { Context } from "./context.ts";
 import { CommandFailure, ExitCode, usage } from "./failure.ts";
 import { checkWritable, removeSecretFile, writeSecretFile } from "./files.ts";
+import { headOf, seenHead } from "./log-head.ts";
 import { operatorOf, REQUESTER_NAMESPACE, sshSign } from "./operator.ts";
 
 export interface AddOptions {
@@ -210,7 +209,7 @@ async function changeRequester(
   for (let attempt = 1; ; attempt++) {
     const statement = await statementFor(client, operator, change);
     const bytes = bytesOf(statement);
-    await confirm(context, statement, yes);
+    await confirmStatement(context, statement, yes);
     const signature = await sshSign(sshKey, REQUESTER_NAMESPACE, bytes);
     try {
       await client.json("/v1/requesters", {
@@ -245,7 +244,7 @@ async function statementFor(
       at: new Date().toISOString(),
       sequence: next.sequence,
       previous: next.previous,
-      log: { size: head.size, root: Buffer.from(head.root).toString("base64") },
+      log: seenHead(head),
       ...change,
     });
   } catch (error) {
@@ -258,48 +257,17 @@ async function statementFor(
   }
 }
 
-/** The head of the log that the operator saw, by the log's own key where that is configured. */
-async function headOf(client: ApiClient): Promise<Checkpoint> {
-  const { body } = await client.request("/audit/checkpoint", { as: "nobody" });
-  try {
-    const { logKey } = client.settings;
-    return logKey === undefined
-      ? parseCheckpoint(splitNote(body).text)
-      : openCheckpoint(body, logKey);
-  } catch (error) {
-    throw new CommandFailure(
-      `the log's checkpoint is not as it should be: ${(error as Error).message}`,
-      {
-        code: "signature-invalid",
-        cause: error,
-      },
-    );
-  }
-}
-
-async function confirm(
-  { output }: Context,
+async function confirmStatement(
+  context: Context,
   statement: RequesterStatement,
   yes: boolean,
 ): Promise<void> {
+  const { output } = context;
   output.note(
     `statement ${digestOf(bytesOf(statement))}, to be signed for ${REQUESTER_NAMESPACE}:`,
   );
   output.note(JSON.stringify(statement, undefined, 2));
-  if (yes) return;
-  if (!process.stdin.isTTY || !process.stderr.isTTY) {
-    throw usage("nobody is there to confirm the statement", "give --yes to sign it unseen");
-  }
-  const reader = createInterface({ input: process.stdin, output: process.stderr });
-  const answer = await new Promise<string>((resolve) => {
-    reader.question("Sign this? [y/N] ", resolve);
-    // Ctrl-C and Ctrl-D answer no.
-    reader.once("close", () => resolve(""));
-  });
-  reader.close();
-  if (!/^y(?:es)?$/i.test(answer.trim())) {
-    throw new CommandFailure("nothing was signed, and nothing has changed", { code: "declined" });
-  }
+  await confirm(context, "Sign this?", yes);
 }
 
 /** Whether the failure says for certain that the statement is not in force. */

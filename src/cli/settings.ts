@@ -22,6 +22,12 @@ export interface Settings {
   readonly profile?: string;
   /** Verifier key of the log. */
   readonly logKey?: string;
+  /** Verifier key of the service's identity: what a statement must be signed with before it is looked at. */
+  readonly identityKey?: string;
+  /** The file of the age identity that opens this person's shares. */
+  readonly ageIdentity?: string;
+  /** The folder of this person's share files; in the configuration's folder when absent. */
+  readonly shares?: string;
 }
 
 /** The global flags as commander gives them. */
@@ -39,8 +45,9 @@ export interface ConnectionFlags {
 
 export type Role = "requester" | "operator";
 
-const fileSettings = ["ca", "apiKeyFile", "clientCert", "clientKey", "sshKey"] as const;
-const textSettings = ["url", "operator", "issuer", "profile", "logKey"] as const;
+const fileFlags = ["ca", "apiKeyFile", "clientCert", "clientKey", "sshKey"] as const;
+const fileSettings = [...fileFlags, "ageIdentity", "shares"] as const;
+const textSettings = ["url", "operator", "issuer", "profile", "logKey", "identityKey"] as const;
 const known: readonly string[] = [...fileSettings, ...textSettings, "home"];
 
 /** What `npm start` makes in the folder it is started in. */
@@ -57,7 +64,7 @@ export async function readSettings(
   environment: NodeJS.ProcessEnv = process.env,
 ): Promise<Settings> {
   const given: Record<string, string> = {};
-  for (const name of [...fileSettings, "url", "operator"] as const) {
+  for (const name of [...fileFlags, "url", "operator"] as const) {
     const value = flags[name];
     if (value !== undefined) given[name] = value;
   }
@@ -84,11 +91,19 @@ async function baseSettings(
   if (flags.home !== undefined) return homeSettings(flags.home);
   const named = environment["COUNTERSIGN_CONFIG"];
   if (named !== undefined && named !== "") return configSettings(named);
-  const folder = join(homedir(), ".config", "countersign");
-  const standard = ["config.json", "config.yaml"].map((name) => join(folder, name));
-  const found = standard.find((file) => existsSync(file));
+  const found = configurationFiles().find((file) => existsSync(file));
   if (found !== undefined) return configSettings(found);
   return isOwnHome(DEVELOPMENT_HOME) ? homeSettings(DEVELOPMENT_HOME) : {};
+}
+
+/** Where this person's settings, shares and what was seen of services are. */
+export function configurationFolder(): string {
+  return join(homedir(), ".config", "countersign");
+}
+
+/** The configuration's own file, by the names that it may have. */
+export function configurationFiles(): readonly [string, ...string[]] {
+  return [join(configurationFolder(), "config.json"), join(configurationFolder(), "config.yaml")];
 }
 
 async function configSettings(file: string): Promise<Settings> {
@@ -144,7 +159,9 @@ async function homeSettings(home: string): Promise<Settings> {
   const apiKeyFile = present(at("client", "api.key"));
   const sshKey = present(at("operator", "id_ed25519"));
   const logKey = present(at("client", "log.vkey"));
+  const identityKey = present(at("client", "identity.vkey"));
   const operator = await soleOperator(at("keeper", "keeper.yaml"));
+  const own = present(at("client", "config.json"));
   const reachable = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host;
   return {
     url: `https://${reachable.includes(":") ? `[${reachable}]` : reachable}:${port}`,
@@ -153,6 +170,9 @@ async function homeSettings(home: string): Promise<Settings> {
     ...(sshKey === undefined ? {} : { sshKey }),
     ...(operator === undefined ? {} : { operator }),
     ...(logKey === undefined ? {} : { logKey: readFileSync(logKey, "utf8").trim() }),
+    ...(identityKey === undefined ? {} : { identityKey: readFileSync(identityKey, "utf8").trim() }),
+    // What the home itself says beyond its layout, for people who have keys and shares in it.
+    ...(own === undefined ? {} : await configSettings(own)),
   };
 }
 

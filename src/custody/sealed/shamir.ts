@@ -7,19 +7,9 @@
 import { timingSafeEqual } from "node:crypto";
 import { combine, split } from "shamirs-secret-sharing-ts";
 import { interpolate, type Point } from "./field.ts";
+import { KEK_LENGTH, MAX_SHARES, type Sharing } from "./sharing.ts";
 
-/** Octets of a KEK, and of the value in a share. */
-export const KEK_LENGTH = 32;
-
-/** Custodians of one key, at most. */
-export const MAX_SHARES = 32;
-
-export interface Sharing {
-  /** How many shares open it: 2 to `shareCount`. */
-  readonly threshold: number;
-  /** How many there are: at most 32. */
-  readonly shareCount: number;
-}
+export { KEK_LENGTH, MAX_SHARES, type Sharing };
 
 /** A source of random octets; what it gives must be a Buffer of exactly that size. */
 export type Random = (size: number) => Buffer;

@@ -12,7 +12,7 @@ import {
 import { bech32m } from "@scure/base";
 import { CountersignError } from "../../errors.ts";
 import type { Point } from "./field.ts";
-import { KEK_LENGTH, MAX_SHARES, type Sharing } from "./shamir.ts";
+import { KEK_LENGTH, MAX_SHARES, type Sharing } from "./sharing.ts";
 
 /** What a share belongs to. */
 export interface ShareContext extends Sharing {
