@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { expect, test } from "vitest";
 import { migrations } from "../../migrations/index.ts";
 import type { CeremonyKind } from "../../src/custody/statement.ts";
-import { ceremony, enrolment, story } from "../support/custody-story.ts";
+import { ceremony, confirmed, enrolment, shareSet, story } from "../support/custody-story.ts";
 import {
   codeOf,
   createHome,
@@ -133,7 +133,9 @@ test("the steps that are allowed: an intent ends once, as issued or as abandoned
 async function custodyHome() {
   const home = await createHome();
   const journal = await home.openLog(createTestKeeper());
-  await Promise.all(story().items.map((item) => journal.append(item)));
+  const confirmations = [1, 2, 3].map((index) => confirmed(ready, index));
+  const items = [...story().items, making, ready, ...confirmations, idle];
+  await Promise.all(items.map((item) => journal.append(item)));
   await journal.enrolment(enrolment("erin"));
   await journal.enrolment(enrolment("frank"));
   await journal.proved(enrolment("frank").id);
@@ -142,6 +144,10 @@ async function custodyHome() {
 }
 
 const { ceremonies, unlocks, sets } = story();
+/** A set of another key that only waits to be activated, and a ceremony that nobody has spoken about. */
+const making = ceremony("making", "generate");
+const ready = shareSet(making, 1, "1".repeat(64));
+const idle = ceremony("idle", "window");
 const of = ({ row }: { row: { digest: string } }) => `digest = '${row.digest}'`;
 const share = (set: { row: { digest: string } }, index: number) =>
   `share_set = '${set.row.digest}' AND idx = ${index}`;
@@ -176,6 +182,7 @@ const custodyRefused = [
     "created_at",
     "log_index",
   ]),
+  `UPDATE ceremony SET state = 'expired', kind = 'sign', changed_index = 99 WHERE ${of(ceremonies.open)}`,
   `UPDATE ceremony SET state = 'unlocking' WHERE ${of(ceremonies.open)}`,
   `UPDATE ceremony SET changed_index = 99 WHERE ${of(ceremonies.open)}`,
   `UPDATE OR REPLACE ceremony SET state = 'unlocking', changed_index = 99, digest =
@@ -232,6 +239,12 @@ const custodyRefused = [
      FROM unlock WHERE ${of(unlocks.opening)}`,
   `INSERT INTO unlock SELECT 'x', 'x', ceremony, key_id, share_set, note, 'gathering', 0, 99, 99 FROM unlock
      WHERE ${of(unlocks.signing)}`,
+  `INSERT INTO unlock SELECT 'x', 'x', '${ceremonies.waiting.row.digest}', key_id, share_set, note, 'gathering', 0, 99, 99
+     FROM unlock WHERE ${of(unlocks.opening)}`,
+  `INSERT INTO unlock SELECT 'x', 'x', '${idle.row.digest}', key_id, share_set, note, 'gathering', 0, 99, 99
+     FROM unlock WHERE ${of(unlocks.signing)}`,
+  `INSERT INTO unlock SELECT 'x', 'x', '${idle.row.digest}', 'x', share_set, note, 'gathering', 0, 99, 99
+     FROM unlock WHERE ${of(unlocks.opening)}`,
   "DELETE FROM submission",
   "UPDATE submission SET verdict = 'give'",
   "INSERT OR REPLACE INTO submission SELECT unlock, operator, 'give', x'00', '', 0, 99 FROM submission",
@@ -249,6 +262,9 @@ const custodyRefused = [
      WHERE ${of(sets.first)}`,
   `INSERT INTO share_set SELECT 'x', key_id, 9, ceremony, note, NULL, 'pending', 99, 99 FROM share_set
      WHERE ${of(sets.first)}`,
+  `INSERT INTO share_set SELECT 'x', key_id, 9, ceremony, note, x'00', 'pending', 99, 100 FROM share_set
+     WHERE ${of(sets.first)}`,
+  `UPDATE share_set SET state = 'active', sealed = x'00', changed_index = 99 WHERE ${of(ready)}`,
   ...frozen("share_set", "state = 'dropped', sealed = NULL, changed_index = 99", of(sets.fourth), [
     "digest",
     "key_id",
@@ -273,6 +289,21 @@ const custodyRefused = [
      WHERE ${share(sets.fourth, 1)}`,
   `INSERT INTO share SELECT share_set, 9, 'zoe', NULL, file_sha256, NULL, NULL, NULL, NULL FROM share
      WHERE ${share(sets.fourth, 1)}`,
+  `INSERT INTO share SELECT share_set, 9, 'zoe', x'00', file_sha256, NULL, NULL, 1, 99 FROM share
+     WHERE ${share(sets.fourth, 1)}`,
+  `INSERT OR REPLACE INTO share SELECT share_set, idx, 'zoe', file, file_sha256, NULL, NULL, NULL, NULL FROM share
+     WHERE ${share(sets.fourth, 1)}`,
+  ...["proved_at = 1", "proved_index = 99"].map(
+    (also) =>
+      `UPDATE share SET file = NULL, confirmation = '{}', confirmed_index = 99, ${also} WHERE ${share(sets.fourth, 1)}`,
+  ),
+  ...["file = x'00'", "confirmation = '{}'"].map(
+    (also) =>
+      `UPDATE share SET proved_at = 1, proved_index = 99, ${also} WHERE ${share(sets.second, 1)}`,
+  ),
+  ...["confirmation = '{}'", "confirmed_index = 99", "proved_at = 1", "proved_index = 99"].map(
+    (also) => `UPDATE share SET ${also} WHERE ${share(sets.first, 1)}`,
+  ),
   `UPDATE share SET file = x'00' WHERE ${share(sets.fourth, 1)}`,
   `UPDATE share SET file = NULL WHERE ${share(sets.fourth, 1)}`,
   `UPDATE share SET file = x'00' WHERE ${share(sets.second, 1)}`,
