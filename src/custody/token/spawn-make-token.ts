@@ -20,13 +20,17 @@ export const madeKeyTypes = [
 
 export type MadeKeyType = (typeof madeKeyTypes)[number];
 
-export interface MakeTokenOptions {
+/** What any new token needs. */
+export interface NewTokenOptions {
   readonly modulePath: string;
   /** The token's label: 1 to 32 octets of UTF-8; no other token has it. */
   readonly label: string;
   /** The key's label. */
   readonly object: string;
   readonly key: MadeKeyType;
+}
+
+export interface MakeTokenOptions extends NewTokenOptions {
   /** Where the user PIN goes: a file that is not there yet. It gets mode 0600. */
   readonly pinFile: string;
 }

@@ -2,7 +2,7 @@
 
 import { isUtf8 } from "node:buffer";
 import { basename } from "node:path";
-import { Module, ObjectClass, type Session, SessionFlag, type Slot, UserType } from "graphene-pk11";
+import { Module, ObjectClass, type Session, SessionFlag, type Slot } from "graphene-pk11";
 import pkcs11, { type PKCS11 } from "pkcs11js";
 import { CountersignError } from "../../errors.ts";
 import type { PublicKeyType } from "../../x509/public-key.ts";
@@ -314,27 +314,12 @@ export class Token {
 
   /** Logs in with the one try that each opening has. */
   #login(session: Session, flags: number): void {
-    if ((flags & pkcs11.CKF_USER_PIN_LOCKED) !== 0) {
-      throw new CountersignError("pin-wrong", "The token has locked its user PIN.");
-    }
-    if ((flags & pkcs11.CKF_USER_PIN_FINAL_TRY) !== 0) {
-      // A service manager that starts us again and again would use it up.
-      throw new CountersignError(
-        "pin-wrong",
-        "One more wrong PIN locks the token, so it was not tried. Log in once with the token's own tool.",
-      );
-    }
-    if (!isUtf8(this.#pin)) throw new CountersignError("pin-wrong", "The PIN is not UTF-8.");
-    try {
-      session.login(this.#pin.toString("utf8"), UserType.USER);
-    } catch (error) {
-      const value = returnValue(error) ?? "";
-      if (!/^CKR_(USER_)?PIN_/.test(value)) throw error;
-      throw new CountersignError(
-        "pin-wrong",
-        `The token refuses the PIN (${value}). It is not tried again until the signer is started anew.`,
-      );
-    }
+    const refusal = logIn(this.#lib, session.handle, this.#pin, flags);
+    if (refusal === undefined) return;
+    throw new CountersignError(
+      "pin-wrong",
+      `The token refuses the PIN (${refusal}). It is not tried again until the signer is started anew.`,
+    );
   }
 
   #checkPrivateKey(session: Buffer, object: Buffer): TokenKeyAttributes {
@@ -395,7 +380,47 @@ export function loadModule(modulePath: string): Module {
   }
 }
 
-function findSlot(module: Module, uri: Pkcs11Uri): Slot {
+/**
+ * Tries a user PIN once.
+ *
+ * @param pin - UTF-8.
+ * @param flags - those of the token's CK_TOKEN_INFO, from just before.
+ * @returns undefined if the token takes the PIN, or the name of the CKR_ value with which it refuses it.
+ * @throws CountersignError `pin-wrong` without a try, where a wrong one would lock the token, or it is locked.
+ */
+export function logIn(
+  lib: PKCS11,
+  session: Buffer,
+  pin: Buffer,
+  flags: number,
+): string | undefined {
+  if ((flags & pkcs11.CKF_USER_PIN_LOCKED) !== 0) {
+    throw new CountersignError("pin-wrong", "The token has locked its user PIN.");
+  }
+  if ((flags & pkcs11.CKF_USER_PIN_FINAL_TRY) !== 0) {
+    // A service manager that starts us again and again would use it up.
+    throw new CountersignError(
+      "pin-wrong",
+      "One more wrong PIN locks the token, so it was not tried. Log in once with the token's own tool.",
+    );
+  }
+  if (!isUtf8(pin)) throw new CountersignError("pin-wrong", "The PIN is not UTF-8.");
+  try {
+    lib.C_Login(session, pkcs11.CKU_USER, pin.toString("utf8"));
+    return undefined;
+  } catch (error) {
+    const value = returnValue(error) ?? "";
+    if (!/^CKR_(USER_)?PIN_/.test(value)) throw error;
+    return value;
+  }
+}
+
+/**
+ * The slot of the one token that the URI names.
+ *
+ * @throws CountersignError `config-invalid`, `token-unavailable`, `key-ambiguous`.
+ */
+export function findSlot(module: Module, uri: Pkcs11Uri): Slot {
   if (uri.libraryManufacturer !== undefined || uri.libraryDescription !== undefined) {
     const { manufacturerID, libraryDescription } = module.lib.C_GetInfo();
     if (
@@ -503,7 +528,7 @@ export function returnValue(error: unknown): string | undefined {
  * Whatever the token fails with in operation means that it cannot be used now. Errors that are not the token's
  * pass.
  */
-function asTokenError(error: unknown): CountersignError {
+export function asTokenError(error: unknown): CountersignError {
   if (error instanceof CountersignError) return error;
   const value = returnValue(error);
   if (value === undefined) throw error;
