@@ -101,7 +101,7 @@ const payloads = {
   "sign.intent": {
     subject: signed,
     data: {
-      operation: oneOf("certificate", "crl"),
+      operation: oneOf("certificate", "crl", "request"),
       tbs: digest,
       profile: optional(text),
       csr: optional(digest),
@@ -117,6 +117,8 @@ const payloads = {
       intent: index,
       certificate: optional(digest),
       crl: optional(digest),
+      /** Of a CertificationRequest. */
+      request: optional(digest),
       number: optional(crlNumber),
     },
   },

@@ -1045,3 +1045,20 @@ test("a file that is no database, or none of ours, is an error and not a finding
   ).rejects.toThrow(/no such table/);
   await database.close();
 });
+
+test("LOG-11: a request of a CA's own key has no row, and needs none", async () => {
+  const crafted = new IssuedLog();
+  const actor = { kind: "operator", id: "alice", via: "sshsig" } as const;
+  const about = { type: "sign.intent", at, actor, subject: crafted.issuing } as const;
+  const any = sha256(Buffer.from("any"));
+  const intent = crafted.add({ ...about, data: { operation: "request", tbs: any } });
+  crafted.add({ ...about, type: "sign.done", data: { intent, request: any } });
+  const small = new MemoryLog();
+  small.append(crafted.leaves);
+  const file = join(directory, "request.sqlite");
+  await makeLogDatabase(file, small, crafted.objects);
+  const database = await openAuditDatabase(file);
+  const report = await verifyLog(database.log, { key, database: database.rows });
+  await database.close();
+  expect(report).toMatchObject({ failures: [], openIntents: [] });
+});

@@ -49,6 +49,20 @@ test.for<LogEntry>([
     data: { intent: 7, crl: digest, number: "12" },
   },
   {
+    type: "sign.intent",
+    at,
+    actor: { kind: "operator", id: "alice", via: "sshsig" },
+    subject: { issuer: "issuing", keyId },
+    data: { operation: "request", tbs: digest },
+  },
+  {
+    type: "sign.done",
+    at,
+    actor: { kind: "operator", id: "alice", via: "sshsig" },
+    subject: { issuer: "issuing", keyId },
+    data: { intent: 7, request: digest },
+  },
+  {
     type: "sign.abandoned",
     at,
     actor: requester,

@@ -6,6 +6,9 @@ import { emptyRoot } from "../../src/audit/merkle.ts";
 import { signNote } from "../../src/audit/signed-note.ts";
 import { encodeEntryBundle, tilePath, tilesOf, tileWidth } from "../../src/audit/tiles.ts";
 import { verifyLog, type VerifyOptions, type VerifyReport } from "../../src/audit/verify.ts";
+import { buildCertificationRequest } from "../../src/x509/certification-request-builder.ts";
+import { assembleSigned, parseSigned } from "../../src/x509/signed.ts";
+import { softwareKey, type SoftwareKey } from "../support/software-ca.ts";
 import { issuanceLeaves, MemoryLog, serialNumberOf, sha256, signedObject } from "../support/log.ts";
 
 const SIZE = 1000;
@@ -427,6 +430,13 @@ const crlIntent: Intent = {
   subject: crlSubject,
   data: { operation: "crl", tbs: digest, number: "1" },
 };
+const requestIntent: Intent = {
+  type: "sign.intent",
+  at,
+  actor,
+  subject: crlSubject,
+  data: { operation: "request", tbs: digest },
+};
 const done: LogEntry = {
   type: "sign.done",
   at,
@@ -452,6 +462,24 @@ test.for<{ name: string; entries: readonly LogEntry[]; want: readonly string[] }
       { ...done, subject: crlSubject, data: { intent: 0, crl: digest, number: "1" } },
     ],
     want: [],
+  },
+  {
+    name: "a request of the key's own",
+    entries: [
+      requestIntent,
+      { ...done, subject: crlSubject, data: { intent: 0, request: digest } },
+    ],
+    want: [],
+  },
+  {
+    name: "a certificate as the result of a request",
+    entries: [requestIntent, { ...done, subject: crlSubject }],
+    want: ["entry 1: it is not the result of a request"],
+  },
+  {
+    name: "a request as the result of a certificate",
+    entries: [intent, { ...done, data: { intent: 0, certificate: digest, request: digest } }],
+    want: ["entry 1: it is not the result of a certificate"],
   },
   {
     name: "a result of no intent",
@@ -549,4 +577,52 @@ test.for<{ name: string; entries: readonly LogEntry[]; want: readonly string[] }
 
 test("a key that is none is the caller's mistake", async () => {
   await expect(verifyLog(sourceOf(filesOf(log)), { key: "x" })).rejects.toThrow(SyntaxError);
+});
+
+test("LOG-7: a request beside the log is what was to be signed, by the key that it names", async () => {
+  const own = softwareKey("P-256");
+  const requestBy = (signer: SoftwareKey): Uint8Array => {
+    const { privateKey } = signer;
+    return buildCertificationRequest({ privateKey, names: [], commonName: "Offline CA G2" });
+  };
+  const good = requestBy(own);
+  const { tbs, signatureAlgorithm } = parseSigned(good);
+  const other = softwareKey("P-256");
+  const verify = async (named: Uint8Array, object?: Uint8Array): Promise<VerifyReport> => {
+    const crafted = new MemoryLog();
+    const about = { issuer: "root", keyId: own.keyId };
+    const asked: LogEntry = {
+      ...requestIntent,
+      subject: about,
+      data: { operation: "request", tbs: sha256(tbs) },
+    };
+    const made: LogEntry = {
+      ...requestIntent,
+      type: "sign.done",
+      subject: about,
+      data: { intent: 0, request: sha256(named) },
+    };
+    crafted.append([asked, made].map(encodeEntry));
+    const source = { ...sourceOf(filesOf(crafted)), object: async () => object };
+    return verifyLog(source, { key });
+  };
+  const details = ({ failures }: VerifyReport): string[] => failures.map(({ detail }) => detail);
+  expect(await verify(good, good)).toMatchObject({ failures: [], notices: [] });
+  const forged = assembleSigned(tbs, signatureAlgorithm, other.sign(tbs));
+  expect(details(await verify(forged, forged))).toEqual([
+    `its signature is not one by key ${own.keyId}`,
+  ]);
+  const foreign = requestBy(other);
+  expect(details(await verify(foreign, foreign))).toEqual([
+    "what was signed is not what entry 0 says was to be signed",
+    `its signature is not one by key ${own.keyId}`,
+  ]);
+  expect(details(await verify(good, foreign))).toEqual([
+    "the object beside the log has another digest",
+  ]);
+  const none = await verify(good);
+  expect(none.failures).toEqual([]);
+  expect(none.notices).toMatchObject([
+    { detail: expect.stringMatching(/1 certification requests/) },
+  ]);
 });

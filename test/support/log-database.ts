@@ -253,12 +253,14 @@ function rowsOf(
 ): string[] {
   const entry = parseEntry(leaf);
   if (entry.type === "sign.intent") {
+    if (entry.data.operation === "request") return []; // no table keeps it
     return entry.data.operation === "crl"
       ? [crlRow(index, entry, objects)]
       : certificateRows(index, entry, objects);
   }
   if (entry.type === "sign.done") {
-    const { certificate, crl, intent } = entry.data;
+    const { certificate, crl, request, intent } = entry.data;
+    if (request !== undefined) return [];
     const [table, column, key] =
       certificate === undefined
         ? ["crl", "crl", "intent_index"]
