@@ -288,6 +288,37 @@ test("ST-49: a signer that is killed is locked, and does not start again", async
   await expect(logAndSign(signer, log, publicKey, tbs)).rejects.toEqual(refused("key-locked"));
 });
 
+test("ST-43: a signer whose grant is used up answers, says so, and is gone", async () => {
+  const { unlocker, signer, stated, log } = await begin();
+  await submitAll(people, { unlocker, stated }, ["alice", "bob"]);
+  await unlocker.open(agreementOf(people, stated));
+  const tbs = rootTbs(publicKeyOf(dealt));
+  const grant = { digests: [digestOf(tbs)], seconds: 900 };
+  const { publicKey } = await signer.open(() => openingFor(dealt, log, [], { grant }));
+  const [first, second] = await Promise.allSettled([
+    logAndSign(signer, log, publicKey, tbs),
+    logAndSign(signer, log, publicKey, tbs),
+  ]);
+  expect(first.status).toBe("fulfilled");
+  // It may come to the signer, or after the signer has gone.
+  expect(second).toMatchObject({
+    reason: { code: expect.stringMatching(/^(?:grant-exceeded|key-locked)$/) as string },
+  });
+  expect(await signer.ended).toBe("used-up");
+  await expect.poll(() => isAlive(signer.pid!)).toBe(false);
+  await expect(logAndSign(signer, log, publicKey, tbs)).rejects.toEqual(refused("key-locked"));
+});
+
+test("ST-48: a signer whose time is over says so and is gone, though nobody asks it anything", async () => {
+  const { unlocker, signer, stated, log } = await begin();
+  await submitAll(people, { unlocker, stated }, ["alice", "bob"]);
+  await unlocker.open(agreementOf(people, stated));
+  const grant = { digests: [digestOf(Buffer.alloc(1))], seconds: 1 };
+  await signer.open(() => openingFor(dealt, log, [], { grant }));
+  expect(await signer.ended).toBe("expired");
+  await expect.poll(() => isAlive(signer.pid!)).toBe(false);
+});
+
 /** Who holds the shares of the second epoch. */
 const later = ["carol", "dora", "erin"] as const;
 
