@@ -1,7 +1,7 @@
 /** Who wants to be one of the people, and whether their age recipient is theirs: CUSTODY.md 3.2, step 0, and 8.4. */
 
 import { digestOf } from "../audit/digest.ts";
-import { verifyWithOneOf } from "../custody/operator-statement.ts";
+import { verifyWithOneOf } from "../custody/roster.ts";
 import { readEnrolment, readRecipientProof } from "../custody/personal-statement.ts";
 import { checkRecipient, sealChallenge } from "../custody/sealed/share-file.ts";
 import { checkSshPublicKey, sshFingerprint } from "../custody/ssh-signature.ts";

@@ -177,7 +177,8 @@ async function signOne(
   // 2. Signed, by a signer that knows these digests and nothing else.
   const signature = await parts.keeper.sign({
     keyId: key.keyId,
-    operation: artefact.kind === "crl" ? "crl" : "certificate",
+    operation:
+      artefact.kind === "crl" || artefact.kind === "request" ? artefact.kind : "certificate",
     intentIndex: index,
     intent: item.leaf,
     tbs,

@@ -266,7 +266,7 @@ export function checkOperatorSignature(
  *
  * @throws CountersignError `signature-invalid`.
  */
-function verifyWithOneOf(
+export function verifyWithOneOf(
   publicKeys: readonly string[],
   namespace: string,
   message: Uint8Array,

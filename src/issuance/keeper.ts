@@ -3,12 +3,12 @@
 export interface SignRequest {
   /** SHA-256 of the key's SubjectPublicKeyInfo, hex (CUSTODY 2.1). */
   readonly keyId: string;
-  readonly operation: "certificate" | "crl";
+  readonly operation: "certificate" | "crl" | "request";
   /** Index of the intent in the log. */
   readonly intentIndex: number;
   /** Leaf bytes of the intent. */
   readonly intent: Uint8Array;
-  /** TBSCertificate or TBSCertList, DER. */
+  /** TBSCertificate, TBSCertList or CertificationRequestInfo, DER. */
   readonly tbs: Uint8Array;
   /** The CRL before this one, DER; absent for the first. */
   readonly predecessor?: Uint8Array;
