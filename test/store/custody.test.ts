@@ -535,12 +535,12 @@ test("ST-66: a sealed secret larger than a page, among many others, leaves nothi
 
 /** Somebody else who has a transaction open. */
 async function reading(file: string) {
-  const { reader, close } = await openDatabase(file);
-  await reader.all("BEGIN");
-  await reader.all("SELECT count(*) FROM share_set");
+  const other = await openDatabase(file);
+  await other.reader.all("BEGIN");
+  await other.reader.all("SELECT count(*) FROM share_set");
   return async () => {
-    await reader.all("COMMIT");
-    await close();
+    await other.reader.all("COMMIT");
+    await other.close();
   };
 }
 
