@@ -32,6 +32,8 @@ const schema = z.strictObject({
    * keeper that runs as a user of its own.
    */
   keeper: z.union([z.string().min(1), z.strictObject({ socket: z.string().min(1) })]),
+  /** The first roster, with its signatures beside it: read where none is recorded yet. */
+  genesis: z.string().min(1),
   policy: z.string().min(1),
   /** SHA-256 of the key that may read /metrics, and nothing else. */
   metricsKey: sha256.optional(),
@@ -84,6 +86,7 @@ export function readServiceConfig(file: string): ServiceConfig {
       typeof config.keeper === "string"
         ? absolute(config.keeper)
         : { socket: absolute(config.keeper.socket) },
+    genesis: absolute(config.genesis),
     policy: absolute(config.policy),
   };
 }

@@ -5,7 +5,7 @@ import { basename, join, resolve } from "node:path";
 import { CountersignError } from "./errors.ts";
 
 /** A newer home is never converted silently, and a service never opens one it does not know. */
-export const HOME_LAYOUT = 1;
+export const HOME_LAYOUT = 2;
 
 /** The files of a home that others need to know. */
 export function homeFiles(home: string) {
@@ -22,13 +22,22 @@ export function homeFiles(home: string) {
     database: at("service", "countersign.db"),
     rootCertificate: at("issuers", "root.pem"),
     issuingCertificate: at("issuers", "issuing.pem"),
-    operatorKey: at("operator", "id_ed25519"),
+    /** The first roster; the signatures of those in it lie beside it. */
+    genesis: at("roster", "genesis.json"),
+    /** A folder for each person of a development home. */
+    people: at("people"),
+    /** The key of the first of them, unless it was given. */
+    operatorKey: at("people", "alice", "id_ed25519"),
+    /** What the command is told of whoever asks. */
+    clientConfig: at("client", "config.json"),
     apiKey: at("client", "api.key"),
     /** For `curl --config`: the API's certificate and the key, which so stays out of arguments. */
     curl: at("client", "curl.conf"),
     metricsKey: at("client", "metrics.key"),
     /** Verifier key of the log's checkpoints, for `countersign verify --key`. */
     logKey: at("client", "log.vkey"),
+    /** Verifier key of the service's statements. */
+    identityKey: at("client", "identity.vkey"),
   };
 }
 

@@ -20,7 +20,7 @@ import type { KeeperStatus } from "./custody/keeper-client.ts";
 import { CountersignError } from "./errors.ts";
 import { answerClientErrors } from "./http/client-error.ts";
 import { createApi } from "./http/api.ts";
-import type { CustodyParts } from "./ceremony/view.ts";
+import { startCeremonies } from "./ceremony/domain.ts";
 import type { Readiness } from "./http/parts.ts";
 import { createIssuance } from "./issuance/issuance.ts";
 import { IssuerSet } from "./issuance/issuer.ts";
@@ -34,11 +34,11 @@ import { readinessOf } from "./readiness.ts";
 import { createRevocations } from "./revocation/revocations.ts";
 import { CrlSchedule, publicReason } from "./revocation/crl-schedule.ts";
 
-/** Ceremonies have routes, and nothing behind them yet. */
-const notYet = {} as CustodyParts;
-
 /** How often the keeper is asked how its keys are. */
 const STATUS_MILLISECONDS = 1_000;
+
+/** How often ceremonies are looked at for what time has made due. */
+const TICK_MILLISECONDS = 1_000;
 
 /** Strangers' attempts are summed up in one record an hour: AUDIT-LOG 9.2. */
 const DENIED_MILLISECONDS = 3_600_000;
@@ -149,11 +149,7 @@ async function serve(
     },
     recorded,
   );
-  const issuers = new IssuerSet(
-    () => status.keys.map((key) => ({ custody: "token", operations: [], ...key })),
-    compiled,
-    config.public.url,
-  );
+  const issuers = new IssuerSet(() => status.keys, compiled, config.public.url);
   const schedule = await CrlSchedule.load({
     issuers,
     journal,
@@ -162,6 +158,32 @@ async function serve(
     policyDigest: inForce,
     now,
     failed: (issuer, error) => logger.error({ issuer, err: error }, "no CRL could be made"),
+  });
+  const denials = new Denials(now(), (count, since, until) =>
+    journal.append({
+      kind: "entry",
+      leaf: encodeEntry({
+        type: "access.denied",
+        at: until,
+        actor: { kind: "service", id: status.service },
+        subject: {},
+        data: { count, since: since.toISOString() },
+      }),
+    }),
+  );
+
+  const custody = await startCeremonies({
+    service: status.service,
+    journal,
+    reads,
+    keeper,
+    rosters: ledger.rosters,
+    policy: compiled,
+    now,
+    random: randomBytes,
+    denied: () => denials.count(),
+    failed: (what, error) => logger.error({ what, err: error }, "a step of a ceremony failed"),
+    published: (issuer, crl) => schedule.adopt(issuer, crl),
   });
   const issuance = createIssuance({
     issuers,
@@ -178,26 +200,17 @@ async function serve(
 
   let stopping = false;
   let broken: Error | undefined;
-  const refresh = async (): Promise<KeeperStatus> => (status = await keeper.status());
+  const refresh = async (): Promise<void> => {
+    const before = allowedCrls(status);
+    status = await keeper.status();
+    if (allowedCrls(status) !== before) schedule.look(); // a window was opened, or has ended
+  };
   const trouble = (): string | undefined => {
     const reason = broken ?? journal.trouble;
     return reason === undefined ? (stopping ? "stopping" : undefined) : publicReason(reason);
   };
   const readiness = async (): Promise<Readiness> =>
     readinessOf(status, schedule.troubles(), trouble(), compiled, now());
-
-  const denials = new Denials(now(), (count, since, until) =>
-    journal.append({
-      kind: "entry",
-      leaf: encodeEntry({
-        type: "access.denied",
-        at: until,
-        actor: { kind: "service", id: status.service },
-        subject: {},
-        data: { count, since: since.toISOString() },
-      }),
-    }),
-  );
 
   const sites = createApi({
     service: status.service,
@@ -224,9 +237,13 @@ async function serve(
       document: () => ({ digest: inForce, document: policyFrame(policy) }),
     },
     operators,
-    ...notYet,
+    ...custody,
     readiness,
-    status: async () => ({ ...(await statusFor(ledger, status)), policy: inForce }),
+    status: async () => ({
+      ...(await statusFor(ledger, status)),
+      policy: inForce,
+      warnings: await custody.warnings(),
+    }),
     measurements: () => measurements(ledger, status, schedule, now()),
     denied: () => denials.count(),
     ...(config.metricsKey === undefined ? {} : { metricsKeySha256: config.metricsKey }),
@@ -271,6 +288,11 @@ async function serve(
     logger.error({ err: error }, "the keeper gives no status"),
   );
   const statusTimer = setInterval(askStatus, STATUS_MILLISECONDS).unref();
+  const tick = oneAtATime(
+    () => custody.tick(),
+    (error) => logger.error({ err: error }, "ceremonies were not looked at"),
+  );
+  const tickTimer = setInterval(tick, TICK_MILLISECONDS).unref();
   const recordDenials = oneAtATime(
     () => denials.record(now()),
     (error) => logger.error({ err: error }, "no record was made"),
@@ -296,6 +318,7 @@ async function serve(
     async stop() {
       stopping = true;
       clearInterval(statusTimer);
+      clearInterval(tickTimer);
       clearInterval(deniedTimer);
       for (const file of [config.api.certificate, config.api.key]) unwatchFile(file, reload);
       const finished = sites.stop();
@@ -304,7 +327,10 @@ async function serve(
         apiSite.drain(),
         publicSite.drain(),
         // Also what a client asked for that has gone away since: an intent gets its result.
-        Promise.race([finished, pause(DRAIN_MILLISECONDS, undefined, { ref: false })]),
+        Promise.race([
+          Promise.all([finished, custody.idle()]),
+          pause(DRAIN_MILLISECONDS, undefined, { ref: false }),
+        ]),
       ]);
       await schedule.stop();
       if (broken === undefined) {
@@ -425,16 +451,31 @@ async function statusFor(ledger: Ledger, status: KeeperStatus): Promise<Record<s
       checkpoint: (await ledger.reads.checkpoint())?.note,
     },
     identityKey: status.identityKey,
+    genesis: status.genesis,
+    roster: status.roster,
+    panic: status.panic,
     operators: status.operators.map(({ id }) => id),
-    keys: status.keys.map(({ issuer, keyId, state, detail, signaturesLeft, grantedPolicy }) => ({
-      issuer,
-      keyId,
-      state,
-      detail,
-      signaturesLeft,
-      grantedPolicy,
+    keys: status.keys.map((key) => ({
+      issuer: key.issuer,
+      keyId: key.keyId,
+      custody: key.custody,
+      state: key.state,
+      detail: key.detail,
+      epoch: key.epoch,
+      operations: key.operations,
+      until: key.until,
+      ceremony: key.ceremony,
+      signaturesLeft: key.signaturesLeft,
+      grantedPolicy: key.grantedPolicy,
     })),
   };
+}
+
+/** Which keys sign CRLs now, as text. */
+function allowedCrls({ keys }: Pick<KeeperStatus, "keys">): string {
+  return keys
+    .flatMap(({ keyId, operations }) => (operations.includes("crl") ? [keyId] : []))
+    .join(" ");
 }
 
 interface ServedSite {

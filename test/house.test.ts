@@ -19,7 +19,18 @@ const arrows: Record<string, readonly string[]> = {
   http: ["ceremony", "issuance", "revocation", "custody", "gate", "audit", "policy", "x509"],
   cli: ["audit", "policy", "x509", "custody"],
   // A part of main.ts: it sets a home up with all parts.
-  development: ["ceremony", "issuance", "custody", "gate", "store", "audit", "policy", "x509"],
+  development: [
+    "cli",
+    "ceremony",
+    "issuance",
+    "revocation",
+    "custody",
+    "gate",
+    "store",
+    "audit",
+    "policy",
+    "x509",
+  ],
 };
 
 /** Files beside main.ts that its parts share. */

@@ -13,6 +13,7 @@ import {
   type RosterOperator,
   type RosterSignature,
 } from "../custody/roster.ts";
+import { SIGNATURE_SUFFIX, signaturesBeside } from "../custody/roster-file.ts";
 import { verifySshSignature } from "../custody/ssh-signature.ts";
 import { namespaces } from "../custody/statement.ts";
 import { OPERATOR } from "../custody/votes.ts";
@@ -57,8 +58,6 @@ export interface ShowOptions {
   readonly out?: string;
   readonly force?: boolean;
 }
-
-const SIGNATURE_SUFFIX = ".sig";
 
 /** The kinds that have a rule from the first version on: as many people as for the roster itself. */
 const ruledKinds = ["sign", "window", "generate", "reshare", "retire"] as const;
@@ -504,21 +503,6 @@ function requireKeyOf(person: RosterOperator, roster: Roster, signature: string)
       next: "nothing was written: sign with the key that you enrolled",
     });
   }
-}
-
-/** `roster.json.alice.sig`, `roster.json.alice.2.sig` and so on: whose they are is in the name, checked or not. */
-function signaturesBeside(file: string, roster: Roster): RosterSignature[] {
-  const start = `${basename(file)}.`;
-  return readdirSync(dirname(file))
-    .filter((name) => name.startsWith(start) && name.endsWith(SIGNATURE_SUFFIX))
-    .toSorted()
-    .flatMap((name) => {
-      const who = name.slice(start.length, -SIGNATURE_SUFFIX.length).replace(/\.\d+$/, "");
-      if (!roster.operators.has(who)) return [];
-      return [
-        { operator: who, signature: readInput(join(dirname(file), name)).toString("latin1") },
-      ];
-    });
 }
 
 /** Who of a roster has still to sign it, for a genesis; of a later version only the new keys do. */

@@ -157,34 +157,19 @@ async function homeSettings(home: string): Promise<Settings> {
   }
   const present = (path: string): string | undefined => (existsSync(path) ? path : undefined);
   const apiKeyFile = present(at("client", "api.key"));
-  const sshKey = present(at("operator", "id_ed25519"));
   const logKey = present(at("client", "log.vkey"));
   const identityKey = present(at("client", "identity.vkey"));
-  const operator = await soleOperator(at("keeper", "keeper.yaml"));
   const own = present(at("client", "config.json"));
   const reachable = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host;
   return {
     url: `https://${reachable.includes(":") ? `[${reachable}]` : reachable}:${port}`,
     ca: at("service", "tls.crt"),
     ...(apiKeyFile === undefined ? {} : { apiKeyFile }),
-    ...(sshKey === undefined ? {} : { sshKey }),
-    ...(operator === undefined ? {} : { operator }),
     ...(logKey === undefined ? {} : { logKey: readFileSync(logKey, "utf8").trim() }),
     ...(identityKey === undefined ? {} : { identityKey: readFileSync(identityKey, "utf8").trim() }),
     // What the home itself says beyond its layout, for people who have keys and shares in it.
     ...(own === undefined ? {} : await configSettings(own)),
   };
-}
-
-/** A home of one operator need not be told who asks. */
-async function soleOperator(keeperFile: string): Promise<string | undefined> {
-  if (!existsSync(keeperFile)) return undefined;
-  const keeper = (await readDocument(keeperFile, "the home")) as {
-    operators?: { id?: unknown }[];
-  } | null;
-  const operators = keeper?.operators ?? [];
-  const id = operators.length === 1 ? operators[0]?.id : undefined;
-  return typeof id === "string" ? id : undefined;
 }
 
 async function readDocument(file: string, what: string): Promise<unknown> {

@@ -1,25 +1,26 @@
-/** A development home: tokens, keys, a root and an issuing CA, an operator and a requester, in one folder. */
+/** A development home: five people, a sealed root, an issuing CA in a token, and a requester, in one folder. */
 
-import { execFileSync } from "node:child_process";
-import { generateKeyPairSync, randomBytes, type KeyObject } from "node:crypto";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { generateKeyPairSync, randomBytes } from "node:crypto";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { stringify } from "yaml";
-import { canonicalJson, type Json } from "../audit/canonical-json.ts";
+import type { Json } from "../audit/canonical-json.ts";
 import { digestOf } from "../audit/digest.ts";
+import { noteSigner } from "../audit/signed-note.ts";
 import { readServiceConfig } from "../config.ts";
 import { policyDigest } from "../custody/grant.ts";
-import { spawnMakeToken, type MadeToken } from "../custody/token/spawn-make-token.ts";
-import { checkRoot, compileGate, type GateDecision } from "../gate/gate.ts";
+import { SIGNATURE_SUFFIX } from "../custody/roster-file.ts";
+import { spawnMakeToken } from "../custody/token/spawn-make-token.ts";
 import { HOME_LAYOUT, homeFiles, homeState, made, UNFINISHED } from "../home.ts";
-import { signCaCertificate } from "../issuance/ca-certificate.ts";
 import { caIssuersUrlOf, crlUrlOf } from "../issuance/issuer.ts";
 import { REQUESTER_NAMESPACE, RequesterRegister } from "../issuance/requesters.ts";
-import { openLedger } from "../ledger.ts";
+import { openLedger, type Ledger } from "../ledger.ts";
 import { compilePolicy } from "../policy/decide.ts";
-import { parsePolicy } from "../policy/document.ts";
+import { parsePolicy, type Policy } from "../policy/document.ts";
 import { REQUESTER_STATEMENT_TYPE } from "../policy/requester.ts";
+import { OFFLINE_CRL_DAYS } from "../revocation/crl-schedule.ts";
 import { lockHome } from "../store/database.ts";
+import { buildTbsCertList } from "../x509/certificate-list.ts";
 import {
   buildRootTbsCertificate,
   buildTbsCertificate,
@@ -27,12 +28,21 @@ import {
 } from "../x509/certificate-template.ts";
 import { encodeName } from "../x509/name.ts";
 import { encodePem } from "../x509/pem.ts";
-import { parsePublicKey, spkiDigest } from "../x509/public-key.ts";
+import { parsePublicKey } from "../x509/public-key.ts";
 import { SERIAL_NUMBER_OCTETS, serialNumberFrom } from "../x509/serial-number.ts";
+import { signatureAlgorithmFor } from "../x509/signature-algorithm.ts";
+import { assembleSigned } from "../x509/signed.ts";
+import { genesisOf, makePeople, signAs, type Person } from "./people.ts";
 import { checkPlace, checkPorts, checkTools, LISTEN_HOST } from "./place.ts";
 import { developmentPolicy } from "./policy.ts";
+import { rootCeremonies, type RootCeremonies } from "./root.ts";
 import { makeTlsCertificate } from "./tls.ts";
 import { write } from "./write.ts";
+
+/** The names that its statements and its log bear. */
+const SERVICE = "development";
+const ORIGIN = "development/audit";
+const ROOT_NAME = "Countersign development root";
 
 const DAY_MILLISECONDS = 86_400_000;
 
@@ -97,18 +107,32 @@ async function makeDevelopmentHome(home: string, options: DevelopmentOptions): P
     "keeper/tokens",
     "issuers",
     "client",
-    "operator",
+    "people",
+    "roster",
   ]) {
     mkdirSync(join(home, folder), { mode: 0o700 });
   }
   const { progress } = options;
-  progress("making the keys of the log, the service and the operator");
+  progress("making the keys of the log and the service");
   await makeTlsCertificate(files.tlsCertificate, files.tlsKey);
-  const operatorKey = makeOperatorKey(files.operatorKey, options.operatorKey);
-  for (const name of ["log", "identity"]) {
-    const { privateKey } = generateKeyPairSync("ed25519");
-    writePrivateKey(join(home, "keeper", `${name}.key`), privateKey);
+  const logKey = makeNoteKey(join(home, "keeper", "log.key"), ORIGIN);
+  const identityKey = makeNoteKey(join(home, "keeper", "identity.key"), `${SERVICE}/keeper`);
+  write(files.logKey, `${logKey}\n`);
+  write(files.identityKey, `${identityKey}\n`);
+
+  progress("making the keys of five people: alice, bob, carol, dora and erin");
+  const people = await makePeople(files.people, options.operatorKey);
+  const genesis = genesisOf(people, { identity: identityKey, log: logKey });
+  write(files.genesis, genesis.document);
+  for (const { operator, signature } of genesis.signatures) {
+    write(`${files.genesis}.${operator}${SIGNATURE_SUFFIX}`, signature);
   }
+  for (const person of people) {
+    write(join(files.people, person.id, "config.json"), clientSettings(person, ".", "../.."));
+  }
+  const [first] = people;
+  write(files.clientConfig, clientSettings(first!, `../people/${first!.id}`));
+
   const softhsmConf = join(resolve(home), "keeper", "softhsm2.conf");
   write(
     softhsmConf,
@@ -124,76 +148,143 @@ async function makeDevelopmentHome(home: string, options: DevelopmentOptions): P
       public: { port: options.publicPort, url: publicUrl },
       database: "service/countersign.db",
       keeper: "keeper/keeper.yaml",
+      genesis: "roster/genesis.json",
       policy: "policy.yaml",
       metricsKey: sha256(metricsKey),
     }),
   );
   write(files.policy, developmentPolicy);
 
-  progress("making the root's token and key");
-  const environment = { SOFTHSM2_CONF: softhsmConf };
-  const make = (issuer: "root" | "issuing"): Promise<MadeToken> =>
-    spawnMakeToken(
-      {
-        modulePath: options.modulePath,
-        label: `countersign ${issuer}`,
-        object: issuer,
-        key: "P-256",
-        pinFile: join(home, "keeper", "pins", `${issuer}.pin`),
-      },
-      environment,
-    );
-  const root = await make("root");
   progress("making the issuing CA's token and key");
-  const issuing = await make("issuing");
+  const environment = { SOFTHSM2_CONF: softhsmConf };
+  const issuing = await spawnMakeToken(
+    {
+      modulePath: options.modulePath,
+      label: "countersign issuing",
+      object: "issuing",
+      key: "P-256",
+      pinFile: join(home, "keeper", "pins", "issuing.pin"),
+    },
+    environment,
+  );
 
   const policy = parsePolicy(developmentPolicy, files.policy);
-  const grantedPolicy = policyDigest(policy);
   const keeperConfig = (keys: Json[]): void => {
     writeFileSync(
       files.keeper,
       stringify({
-        service: "development",
-        origin: "development/audit",
+        service: SERVICE,
+        origin: ORIGIN,
         logKey: "log.key",
         identityKey: "identity.key",
         head: "head",
         state: "state.json",
         policy: "../policy.yaml",
-        operators: [{ id: "developer", keys: [operatorKey] }],
-        token: { environment },
+        genesis: sha256(genesis.document),
+        token: { module: options.modulePath, environment },
         keys,
       }),
       { mode: 0o600 },
     );
   };
-  const keyOf = (issuer: "root" | "issuing", token: MadeToken): { [key: string]: Json } => ({
-    issuer,
-    module: options.modulePath,
-    uri: token.uri,
-    pinFile: `pins/${issuer}.pin`,
-  });
-  const certifiedRoot = { ...keyOf("root", root), certificate: "../issuers/root.pem" };
+  const withCeremonies = <Value>(work: (ceremonies: RootCeremonies) => Promise<Value>) =>
+    withLedger(files.service, async (ledger) =>
+      work(await rootCeremonies(ledger, policy, people, files.people)),
+    );
 
+  progress("dealing the root's key to the five: any three of them open it");
+  keeperConfig([]);
+  const root = await withCeremonies((ceremonies) => ceremonies.deal());
+  progress("three of them open it: it signs itself, the issuing CA and its first CRL");
+  keeperConfig([{ issuer: "root", keyId: root.keyId }]);
+  const [rootTbs, issuingTbs, listTbs] = rootArtefacts(
+    root.publicKey,
+    issuing.publicKey,
+    publicUrl,
+  );
+  const [rootCertificate, issuingCertificate] = await withCeremonies((ceremonies) =>
+    ceremonies.sign(
+      root.keyId,
+      [rootTbs, issuingTbs, listTbs],
+      "the root of this development home, its issuing CA and its first CRL",
+    ),
+  );
+  write(files.rootCertificate, encodePem("CERTIFICATE", rootCertificate!));
+  write(files.issuingCertificate, encodePem("CERTIFICATE", issuingCertificate!));
+
+  keeperConfig([
+    {
+      issuer: "root",
+      certificate: "../issuers/root.pem",
+      crlUrl: crlUrlOf(publicUrl, "root"),
+      caIssuersUrl: caIssuersUrlOf(publicUrl, "root"),
+    },
+    {
+      issuer: "issuing",
+      module: options.modulePath,
+      uri: issuing.uri,
+      pinFile: "pins/issuing.pin",
+      certificate: "../issuers/issuing.pem",
+      chain: ["../issuers/root.pem"],
+      grant: {
+        operations: ["certificate", "crl"],
+        profiles: ["server", "client", "peer"],
+        // What every certificate must point to: the service cannot lead relying parties elsewhere.
+        crlUrl: crlUrlOf(publicUrl, "issuing"),
+        caIssuersUrl: caIssuersUrlOf(publicUrl, "issuing"),
+        policy: policyDigest(policy),
+        // A bound for a development home, not a rate anybody reaches by accident.
+        signaturesPerHour: 10_000_000,
+      },
+    },
+  ]);
+  progress("adding the requester");
+  await addRequester(home, policy, first!);
+  write(files.layout, `${JSON.stringify({ layout: HOME_LAYOUT, kind: "development" })}\n`);
+  rmSync(files.unfinished);
+}
+
+/** @returns The key's verifier key. */
+function makeNoteKey(file: string, name: string): string {
+  const { privateKey } = generateKeyPairSync("ed25519");
+  write(file, privateKey.export({ type: "pkcs8", format: "pem" }).toString());
+  return noteSigner(name, privateKey).verifierKey.text;
+}
+
+/** What the command is told of one of the people. @param own - their folder, from the file that says it. */
+function clientSettings({ id, sshKey }: Person, own: string, home?: string): string {
+  const settings = {
+    ...(home === undefined ? {} : { home }),
+    operator: id,
+    sshKey,
+    ageIdentity: `${own}/age.key`,
+    shares: `${own}/shares`,
+  };
+  return `${JSON.stringify(settings, undefined, 2)}\n`;
+}
+
+/** What the root signs on its first day, TBS bytes each: its own certificate, the issuing CA's, and a CRL. */
+function rootArtefacts(
+  rootKey: Uint8Array,
+  issuingKey: Uint8Array,
+  publicUrl: string,
+): [Uint8Array, Uint8Array, Uint8Array] {
   const start = new Date(Math.floor(Date.now() / 1000) * 1000 - 60_000);
-  const rootKey = parsePublicKey(root.publicKey);
+  const after = (days: number): Date => new Date(start.getTime() + days * DAY_MILLISECONDS - 1000);
+  const publicKey = parsePublicKey(rootKey);
   const rootTbs = buildRootTbsCertificate({
     serialNumber: serialNumberFrom(randomBytes(SERIAL_NUMBER_OCTETS)),
     notBefore: start,
-    notAfter: new Date(start.getTime() + ROOT_DAYS * DAY_MILLISECONDS - 1000),
-    subject: encodeName([{ type: "CN", value: "Countersign development root" }]),
-    publicKey: rootKey,
+    notAfter: after(ROOT_DAYS),
+    subject: encodeName([{ type: "CN", value: ROOT_NAME }]),
+    publicKey,
   });
-  progress("signing the root's certificate");
-  keeperConfig([{ ...keyOf("root", root), grant: { digests: [sha256(rootTbs)] } }]);
-  const rootCertificate = await signGranted(files.service, root, "root", rootTbs, () =>
-    checkRoot(rootTbs, { now: new Date() }),
-  );
-  write(files.rootCertificate, encodePem("CERTIFICATE", rootCertificate));
-
+  // Its signature is yet to come; names, key and identifiers are what the others are built from.
+  const { identifier } = signatureAlgorithmFor(publicKey.type);
+  const issuerCertificate = assembleSigned(rootTbs, identifier, new Uint8Array(64));
   const issuingTbs = buildTbsCertificate(
     certificateTemplate({
-      issuerCertificate: rootCertificate,
+      issuerCertificate,
       keyUsage: ["keyCertSign", "cRLSign"],
       extKeyUsage: [],
       basicConstraints: { cA: true, pathLen: 0 },
@@ -204,89 +295,37 @@ async function makeDevelopmentHome(home: string, options: DevelopmentOptions): P
     {
       serialNumber: serialNumberFrom(randomBytes(SERIAL_NUMBER_OCTETS)),
       notBefore: start,
-      notAfter: new Date(start.getTime() + ISSUER_DAYS * DAY_MILLISECONDS - 1000),
+      notAfter: after(ISSUER_DAYS),
       subject: encodeName([{ type: "CN", value: "Countersign development issuing CA" }]),
-      publicKey: parsePublicKey(issuing.publicKey),
+      publicKey: parsePublicKey(issuingKey),
       names: [],
     },
   );
-  progress("signing the issuing CA's certificate");
-  keeperConfig([{ ...certifiedRoot, grant: { digests: [sha256(issuingTbs)] } }]);
-  const issuingCertificate = await signGranted(
-    files.service,
-    root,
-    "intermediate",
-    issuingTbs,
-    () =>
-      compileGate({
-        issuer: "root",
-        certificate: rootCertificate,
-        chain: [],
-        policy: compilePolicy(policy),
-        caKeys: new Set([spkiDigest(root.publicKey), spkiDigest(issuing.publicKey)]),
-      }).checkCaCertificate(issuingTbs, { now: new Date() }),
-  );
-  write(files.issuingCertificate, encodePem("CERTIFICATE", issuingCertificate));
-
-  keeperConfig([
-    {
-      ...certifiedRoot,
-      grant: { operations: ["crl"], profiles: [], policy: grantedPolicy, signaturesPerHour: 100 },
-    },
-    {
-      ...keyOf("issuing", issuing),
-      certificate: "../issuers/issuing.pem",
-      chain: ["../issuers/root.pem"],
-      grant: {
-        operations: ["certificate", "crl"],
-        profiles: ["server", "client", "peer"],
-        // What every certificate must point to: the service cannot lead relying parties elsewhere.
-        crlUrl: crlUrlOf(publicUrl, "issuing"),
-        caIssuersUrl: caIssuersUrlOf(publicUrl, "issuing"),
-        policy: grantedPolicy,
-        // A bound for a development home, not a rate anybody reaches by accident.
-        signaturesPerHour: 10_000_000,
-      },
-    },
-  ]);
-  progress("adding the requester");
-  await addRequester(home, options.operatorKey ?? files.operatorKey);
-  write(files.layout, `${JSON.stringify({ layout: HOME_LAYOUT, kind: "development" })}\n`);
-  rmSync(files.unfinished);
+  const listTbs = buildTbsCertList({
+    issuerCertificate,
+    thisUpdate: start,
+    nextUpdate: after(OFFLINE_CRL_DAYS),
+    number: 1n,
+    entries: [],
+  });
+  return [rootTbs, issuingTbs, listTbs];
 }
 
-/** Signs one CA certificate, by the root's key, under the digest that the keeper has just been given. */
-async function signGranted(
+async function withLedger<Value>(
   serviceFile: string,
-  root: MadeToken,
-  kind: "root" | "intermediate",
-  tbs: Uint8Array,
-  check: () => GateDecision,
-): Promise<Uint8Array> {
-  const now = (): Date => new Date();
-  const ledger = await openLedger(readServiceConfig(serviceFile), now);
+  work: (ledger: Ledger) => Promise<Value>,
+): Promise<Value> {
+  const ledger = await openLedger(readServiceConfig(serviceFile), () => new Date());
   try {
-    return await signCaCertificate(
-      { journal: ledger.journal, keeper: ledger.keeper, now },
-      {
-        kind,
-        issuer: "root",
-        keyId: spkiDigest(root.publicKey),
-        tbs,
-        decision: check(),
-        actor: { kind: "service", id: "development set-up" },
-      },
-    );
+    return await work(ledger);
   } finally {
     await ledger.close();
   }
 }
 
-/** The development requester, by a statement that the operator's key signs like any later one. */
-async function addRequester(home: string, signingKey: string): Promise<void> {
+/** The development requester, by a statement that an operator's key signs like any later one. */
+async function addRequester(home: string, policy: Policy, operator: Person): Promise<void> {
   const files = homeFiles(home);
-  const config = readServiceConfig(files.service);
-  const now = (): Date => new Date();
   const apiKey = `csk_${randomBytes(32).toString("base64url")}`;
   write(files.apiKey, `${apiKey}\n`);
   write(
@@ -294,78 +333,43 @@ async function addRequester(home: string, signingKey: string): Promise<void> {
     // In quotes, curl takes a backslash as an escape.
     `cacert = "${files.tlsCertificate.replaceAll(/["\\]/g, "\\$&")}"\nheader = "Authorization: Bearer ${apiKey}"\nsilent\nshow-error\nfail-with-body\n`,
   );
-  const ledger = await openLedger(config, now);
-  try {
-    const policy = compilePolicy(parsePolicy(readFileSync(config.policy, "utf8"), config.policy));
-    const { journal, reads, keeper, status } = ledger;
-    write(files.logKey, `${status.logKey}\n`);
-    const operator = status.operators[0]!;
+  await withLedger(files.service, async ({ journal, reads, keeper, status }) => {
+    const now = (): Date => new Date();
     const register = new RequesterRegister(
-      { policy, journal, reads, keeper, operators: () => status.operators, now },
+      {
+        policy: compilePolicy(policy),
+        journal,
+        reads,
+        keeper,
+        operators: () => status.operators,
+        now,
+      },
       [],
     );
-    const head = await keeper.status().then((current) => current.head);
+    const { head } = await keeper.status();
     if (head === "missing") throw new Error("the log has no head");
-    const statement = Buffer.from(
-      canonicalJson({
-        type: REQUESTER_STATEMENT_TYPE,
-        operator: operator.id,
-        at: now().toISOString(),
-        ...register.next(),
-        action: "set",
-        requester: {
-          name: "developer",
-          credentials: [{ kind: "api-key", sha256: sha256(apiKey) }],
-          issuers: ["issuing"],
-          profiles: ["server", "client", "peer"],
-          names: {
-            dns: { allow: ["exact:localhost", "subdomains:example.test"] },
-            ip: { allow: ["127.0.0.1"] },
-          },
-          revoke: "own",
+    const { statement, signature } = signAs(operator, REQUESTER_NAMESPACE, {
+      type: REQUESTER_STATEMENT_TYPE,
+      operator: operator.id,
+      at: now().toISOString(),
+      ...register.next(),
+      action: "set",
+      requester: {
+        name: "developer",
+        credentials: [{ kind: "api-key", sha256: sha256(apiKey) }],
+        issuers: ["issuing"],
+        profiles: ["server", "client", "peer"],
+        names: {
+          dns: { allow: ["exact:localhost", "subdomains:example.test"] },
+          ip: { allow: ["127.0.0.1"] },
         },
-        log: { size: head.size, root: Buffer.from(head.root).toString("base64") },
-      }),
-    );
-    const signature = execFileSync(
-      "ssh-keygen",
-      ["-q", "-Y", "sign", "-n", REQUESTER_NAMESPACE, "-f", signingKey],
-      { input: statement, stdio: ["pipe", "pipe", "pipe"] },
-    ).toString();
-    await register.change(statement, signature, {
-      kind: "operator",
-      id: operator.id,
-      via: "session",
+        revoke: "own",
+      },
+      log: { size: head.size, root: Buffer.from(head.root).toString("base64") },
     });
-  } finally {
-    await ledger.close();
-  }
-}
-
-/** @returns The operator's public key, as OpenSSH writes it, without its comment. */
-function makeOperatorKey(file: string, named: string | undefined): string {
-  let publicKey: string;
-  if (named === undefined) {
-    execFileSync("ssh-keygen", [
-      "-q",
-      "-t",
-      "ed25519",
-      "-N",
-      "",
-      "-C",
-      "countersign development operator",
-      "-f",
-      file,
-    ]);
-    publicKey = readFileSync(`${file}.pub`, "utf8");
-  } else {
-    publicKey = readFileSync(named, "utf8");
-  }
-  return publicKey.trim().split(" ").slice(0, 2).join(" ");
-}
-
-function writePrivateKey(file: string, key: KeyObject): void {
-  write(file, key.export({ type: "pkcs8", format: "pem" }).toString());
+    const caller = { kind: "operator", id: operator.id, via: "session" } as const;
+    await register.change(statement, signature, caller);
+  });
 }
 
 function sha256(content: Uint8Array | string): string {

@@ -179,9 +179,10 @@ export class CrlSchedule implements Crls {
     return state.current;
   }
 
-  /** A CRL that a ceremony has made, and recorded. */
+  /** A CRL that a ceremony has made, and recorded; of an issuer that has just become one it waits for the next start. */
   adopt(issuer: string, crl: Uint8Array): void {
-    const state = this.#state(issuer);
+    const state = this.#states.get(issuer);
+    if (state === undefined) return;
     state.current = published(crl);
     state.predecessor = state.current;
     state.owing = false;

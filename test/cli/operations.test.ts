@@ -61,7 +61,7 @@ test("status says that the service is ready, and to an operator all of it", asyn
   const all = await runJson("status");
   expect(all).toMatchObject({
     ready: true,
-    operators: ["developer"],
+    operators: ["alice"],
     log: { origin: "development/audit" },
   });
   const words = await run("status");
@@ -510,7 +510,7 @@ test("an operator signs with a key that only an agent holds", async () => {
       "sh",
       ...stranger(),
       "--operator",
-      "developer",
+      "alice",
       "--ssh-key",
       "agent-key.pub",
     ].concat(["requester", "list"]),
@@ -526,7 +526,7 @@ test("an operator signs with a key that only an agent holds", async () => {
   );
   renameSync(path("agent-key.away"), path("agent-key"));
   expect(signed, signed.stderr).toMatchObject({ status: 0 });
-  expect(signed.stdout).toContain("developer");
+  expect(signed.stdout).toContain("alice");
 });
 
 test("a stranger's SSH key signs nobody in", async () => {
@@ -540,7 +540,7 @@ test("a stranger's SSH key signs nobody in", async () => {
 
 test("the service is verified with its key: log, database and certificate", async () => {
   const key = await verifyKey();
-  const operator = ["--operator", "developer", "--ssh-key", service.files.operatorKey];
+  const operator = ["--operator", "alice", "--ssh-key", service.files.operatorKey];
   expect(await countersign(["verify", ...stranger(), ...operator])).toMatchObject({ status: 3 });
   const own = await run("verify");
   expect(own, own.stderr).toMatchObject({ status: 0 }); // the home has kept the key
@@ -630,7 +630,7 @@ test("a challenge that is something else than a login is not signed", async () =
       response.end(
         JSON.stringify({
           id: "1",
-          statement: '{"operator":"developer","type":"countersign/requester/v1"}',
+          statement: '{"operator":"alice","type":"countersign/requester/v1"}',
           namespace: "countersign-requester@v1",
         }),
       );
@@ -641,7 +641,7 @@ test("a challenge that is something else than a login is not signed", async () =
   try {
     const evilService = ["--url", `https://127.0.0.1:${port}`, "--ca", "evil.pem"];
     const fooled = await countersign([
-      ...[...evilService, "--operator", "developer", "--ssh-key", service.files.operatorKey],
+      ...[...evilService, "--operator", "alice", "--ssh-key", service.files.operatorKey],
       ...["requester", "list"],
     ]);
     expect(fooled).toMatchObject({

@@ -47,7 +47,7 @@ import type {
   ProposeCommand,
   ShareSetView,
   UnlockView,
-} from "../../src/http/custody-parts.ts";
+} from "../../src/ceremony/view.ts";
 import { makeSshKey } from "../custody/keeper-home.ts";
 import { logSigner } from "../support/log.ts";
 import { startSites, type TestSites } from "../support/http-sites.ts";

@@ -392,7 +392,7 @@ test("an intent that a crash left open is closed by the next start, and the log 
 
 /** A session of the development operator. */
 async function login(service: RunningService): Promise<string> {
-  const opened = await service.send("/v1/sessions", { operator: "developer" }, { token: false });
+  const opened = await service.send("/v1/sessions", { operator: "alice" }, { token: false });
   const { id, statement } = opened.json<{ id: string; statement: string }>();
   const signature = execFileSync(
     "ssh-keygen",

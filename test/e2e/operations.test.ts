@@ -61,7 +61,7 @@ test("files with secrets are the owner's alone", () => {
     "client/api.key",
     "client/curl.conf",
     "client/metrics.key",
-    "operator/id_ed25519",
+    "people/alice/id_ed25519",
   ];
   for (const file of secret)
     expect([file, statSync(join(home, file)).mode & 0o077]).toEqual([file, 0]);
@@ -158,7 +158,7 @@ function sshSign(namespace: string, message: string): string {
 
 /** An operator's session, by challenge. */
 async function login(): Promise<string> {
-  const opened = await service.send("/v1/sessions", { operator: "developer" }, { token: false });
+  const opened = await service.send("/v1/sessions", { operator: "alice" }, { token: false });
   const { id, statement } = opened.json<{ id: string; statement: string }>();
   const signed = await service.send(
     `/v1/sessions/${id}`,
@@ -176,7 +176,7 @@ async function change(token: string, what: Record<string, unknown>): Promise<Ans
     .split("\n");
   const statement = canonicalJson({
     type: "countersign/requester/v1",
-    operator: "developer",
+    operator: "alice",
     at: new Date().toISOString(),
     sequence: next.sequence,
     previous: next.previous,
@@ -268,7 +268,7 @@ test("a statement that somebody else signed changes nothing", async () => {
   execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", stranger]);
   const statement = canonicalJson({
     type: "countersign/requester/v1",
-    operator: "developer",
+    operator: "alice",
     at: new Date().toISOString(),
     ...next,
     log: { size: 0, root: "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=" },
