@@ -61,7 +61,7 @@ test("status says that the service is ready, and to an operator all of it", asyn
   const all = await runJson("status");
   expect(all).toMatchObject({
     ready: true,
-    operators: ["alice"],
+    operators: ["alice", "bob", "carol", "dora", "erin"],
     log: { origin: "development/audit" },
   });
   const words = await run("status");
