@@ -20,6 +20,9 @@ import { findCeremony, findUnlock, unlockView } from "./views.ts";
 /** CUSTODY.md 6.2. */
 const GATHER_SECONDS = { usual: 86_400, least: 600, most: 604_800 };
 
+/** Wrong submissions, whose answer is known. */
+const REMEMBERED = 1_000;
+
 /** What counts against a custodian: 4.3. */
 const blamed: ReadonlySet<ErrorCode> = new Set(["share-not-yours", "share-wrong"]);
 
@@ -38,6 +41,8 @@ const noWord: ReadonlySet<ErrorCode> = new Set([
 export class UnlockBook implements Unlocks {
   readonly #parts: CeremonyParts & { readonly failures: Failures };
   readonly #progress: Progress;
+  /** What was said to submissions that count against their custodian, by the digest of their statement. */
+  readonly #blamed = new Map<string, CountersignError>();
 
   constructor(parts: CeremonyParts & { readonly failures: Failures }, progress: Progress) {
     this.#parts = parts;
@@ -203,6 +208,9 @@ export class UnlockBook implements Unlocks {
     try {
       this.#requireNew(answered !== undefined, operator);
       this.#requireItsFile(submission, share);
+      // The same bytes are as wrong as before, and whoever has seen them can send them.
+      const before = this.#blamed.get(digestOf(signed.statement));
+      if (before !== undefined) throw before;
       await keeper.submit(unlock.digest, signed, share);
     } catch (error) {
       if (!(error instanceof CountersignError)) throw error;
@@ -282,9 +290,10 @@ export class UnlockBook implements Unlocks {
     unlock: StoredUnlock,
     submission: Submission,
     signed: Signed,
-    { code }: CountersignError,
+    error: CountersignError,
   ): Promise<void> {
     const { failures } = this.#parts;
+    const { code } = error;
     const { digest, ceremony, keyId } = unlock;
     const { operator } = submission;
     const { epoch } = readUnlock(notedJson(unlock.note));
@@ -298,6 +307,8 @@ export class UnlockBook implements Unlocks {
       ...said,
     }));
     if (!isNew || !blamed.has(code)) return;
+    this.#blamed.set(digestOf(signed.statement), error);
+    if (this.#blamed.size > REMEMBERED) this.#blamed.delete(this.#blamed.keys().next().value!);
     const silenced = failures.operatorFailed(operator);
     await this.#alert(unlock, code, operator);
     if (silenced) await this.#alert(unlock, "rate-limited", operator);

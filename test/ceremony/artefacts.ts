@@ -14,7 +14,7 @@ import { encodeName } from "../../src/x509/name.ts";
 import { encodePem } from "../../src/x509/pem.ts";
 import { parsePublicKey } from "../../src/x509/public-key.ts";
 import { newSerialNumber, publicKeyInfo } from "../x509/authority.ts";
-import type { CeremonyHome } from "./home.ts";
+import type { CeremonyHome, SealedHome } from "./home.ts";
 import { assembleSigned } from "../../src/x509/signed.ts";
 import { signatureAlgorithmFor } from "../../src/x509/signature-algorithm.ts";
 
@@ -89,14 +89,26 @@ export function requestInfo(publicKey: Uint8Array): Uint8Array {
   return sequence(integer(0), rootName, publicKey, element(contextTag(0, true)));
 }
 
-/** Puts the certificate of a sealed issuing key beside the configuration. */
-export function writeCertificate(
-  home: CeremonyHome,
-  issuer: string,
-  certificate: Uint8Array,
-): void {
-  writeFileSync(
-    join(home.home.directory, `${issuer}-sealed.pem`),
-    encodePem("CERTIFICATE", certificate),
+/** Has the software root certify the sealed key, and puts the certificate beside the configuration. */
+export async function certifySealed(home: SealedHome, issuer = "issuing"): Promise<Uint8Array> {
+  const { root, directory } = home.home;
+  const template = certificateTemplate({
+    issuerCertificate: root.certificate,
+    keyUsage: ["keyCertSign", "cRLSign"],
+    extKeyUsage: [],
+    basicConstraints: { cA: true, pathLen: 0 },
+    subjectKeyIdentifier: true,
+  });
+  const certificate = root.signed(
+    buildTbsCertificate(template, {
+      serialNumber: newSerialNumber(),
+      notBefore: wholeSecond(-30),
+      notAfter: wholeSecond(365),
+      subject: encodeName([{ type: "CN", value: "Test Issuing" }]),
+      publicKey: parsePublicKey(await publicKeyOf(home, home.shareSet)),
+      names: [],
+    }),
   );
+  writeFileSync(join(directory, `${issuer}-sealed.pem`), encodePem("CERTIFICATE", certificate));
+  return certificate;
 }

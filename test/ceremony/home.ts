@@ -3,6 +3,7 @@
 import { execFileSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { join } from "node:path";
+import { expect, vi } from "vitest";
 import { encodeEntry, parseEntry, type LogEntry } from "../../src/audit/entry.ts";
 import { startCeremonies, type CeremonyDomain } from "../../src/ceremony/domain.ts";
 import { notedJson } from "../../src/ceremony/log-words.ts";
@@ -162,6 +163,13 @@ export class CeremonyHome {
     this.ahead += milliseconds;
     await this.domain.tick();
     await this.domain.idle();
+  }
+
+  /** Waits for what the keeper tells by itself. */
+  async until(ceremony: string, state: CeremonyView["state"]): Promise<void> {
+    await vi.waitFor(async () => {
+      expect((await this.domain.ceremonies.view(ceremony)).state).toBe(state);
+    }, 5_000);
   }
 
   async entries(type?: LogEntry["type"]): Promise<LogEntry[]> {
@@ -429,10 +437,12 @@ export function sealedKey(
   };
 }
 
+export type SealedHome = CeremonyHome & { readonly keyId: string; readonly shareSet: string };
+
 /** With a sealed key, which `generate` has made and everybody has confirmed. */
 export async function openSealedHome(
   options: HomeOptions & { readonly issuer?: string } = {},
-): Promise<CeremonyHome & { readonly keyId: string; readonly shareSet: string }> {
+): Promise<SealedHome> {
   const home = await openCeremonyHome(options);
   const { keyId, shareSet } = await home.generate();
   await home.confirmAll(shareSet);
