@@ -64,7 +64,8 @@ async function headInAnyCase({ output }: Context, service: PinnedService): Promi
     return await service.head();
   } catch (error) {
     const alarm =
-      error instanceof CommandFailure && /^(?:rolled-back|log-forked)$/.test(error.code ?? "");
+      error instanceof CommandFailure &&
+      /^(?:rolled-back|log-forked|state-unreadable)$/.test(error.code ?? "");
     if (!alarm) throw error;
     output.note(`ALARM: ${error.message}. Locking goes on; tell the other operators`);
     return headOf(service.client);

@@ -1,5 +1,6 @@
 /** `countersign share`: a custodian's own share, fetched, confirmed, proved, and kept on paper. CUSTODY 2.4, 3.2, 4.2. */
 
+import { existsSync } from "node:fs";
 import { digestOf } from "../audit/digest.ts";
 import { readConfirmation, readDrill } from "../custody/personal-statement.ts";
 import type { ShareSet } from "../custody/plan.ts";
@@ -129,8 +130,7 @@ export async function confirmShare(
   const { service, store, shareSet, place } = own;
   const head = await service.head();
   const file = options.share ?? store.fileOf(shareSet.statement, place);
-  const isHere = options.share !== undefined || store.shareSet(shareSet.digest) !== undefined;
-  if (!isHere) await fetched(own);
+  if (options.share === undefined && !existsSync(file)) await fetched(own);
   showShareSet(output, shareSet);
   await agree(context, `Confirm that share ${place.index} is here and yours?`, options.yes);
   const { share, context: shareContext } = await openOwnShare(

@@ -8,6 +8,7 @@ import { encodeEntry } from "../../src/audit/entry.ts";
 import { signNote } from "../../src/audit/signed-note.ts";
 import { pgpWords } from "../../src/cli/pgp-words.ts";
 import { readRoster } from "../../src/custody/roster.ts";
+import { decodeShare, encodeShare } from "../../src/custody/sealed/share.ts";
 import { newUnlockIdentity } from "../../src/custody/sealed/share-file.ts";
 import { logSigner, MemoryLog } from "../support/log.ts";
 import { countersign, countersignJson, path, write, type Run } from "./command.ts";
@@ -19,6 +20,7 @@ import {
   type PeopleService,
   type Person,
 } from "./people-service.ts";
+import { atTerminal } from "./terminal.ts";
 
 let service: PeopleService;
 let [alice, bob, carol]: Person[] = [];
@@ -32,6 +34,7 @@ afterAll(() => service.sites.close());
 beforeEach(() => {
   service.said.length = 0;
   service.shares.length = 0;
+  service.ceremonies.clear();
   for (const { home } of service.people) {
     for (const name of ["state.json", "shares"]) {
       rmSync(join(home, ".config", "countersign", name), { recursive: true, force: true });
@@ -336,6 +339,16 @@ test.for<{ name: string; code: string; text: (shares: string[]) => string }>([
       "CSSHARE1QYPQXPGQQQQQWMLWEJXF3VGV04PGCLCN8C5U3344KDXZ7RZ8MXNGWZW2NY0Z755A73CA2FGVH99LV",
   },
   { name: "two shares", code: "share-malformed", text: (shares) => shares.join("\n") },
+  {
+    name: "well-formed and wrong",
+    code: "share-wrong",
+    text: ([, own]) => {
+      const { x, y, ...share } = decodeShare(own!);
+      y[7]! ^= 1;
+      const keyId = Buffer.from(service.dealt[0]!.shareSet.keyId, "hex");
+      return encodeShare({ ...share, keyId }, { x, y });
+    },
+  },
 ])(
   "ST-15: a share that is $name never leaves, and nothing of it is shown",
   async ({ text, code }) => {
@@ -479,6 +492,9 @@ test("a state file that is damaged stops everything that signs, and says why", a
   const run = await as(bob!, "approve", id, "--yes");
   expectRefused(run, "state-unreadable");
   expect(readFileSync(file, "utf8")).toBe('{"version":1,'); // not begun anew
+  const locked = await as(bob!, "lock", "root", "--yes");
+  expect(locked).toMatchObject({ status: 0 });
+  expect(locked.stderr).toContain("ALARM");
 });
 
 test("lock and panic are signed statements of one operator", async () => {
@@ -570,4 +586,17 @@ test("the inbox lists what waits, with the command for each", async () => {
   expect(run.stdout).toContain(`countersign approve ${id}`);
   const { items } = await json<{ items: { ceremony: string }[] }>(bob!, "inbox");
   expect(items.map(({ ceremony }) => ceremony)).toContain(id);
+});
+
+test("the inbox asks before it looks at something, and again before it signs", async () => {
+  service.ceremony({ reason: "first" });
+  const second = service.ceremony({ reason: "second" });
+  const run = await atTerminal(["inbox"], ["n", "y", "y"], service.env(bob!));
+  expect(run).toMatchObject({ status: 0 });
+  expect(run.stdout).toContain("second");
+  expect(service.said).toMatchObject([{ statement: { ceremony: second.digest } }]);
+  service.said.length = 0;
+  const declined = await atTerminal(["inbox"], ["y", "n", "n"], service.env(bob!));
+  expect(declined.stdout).toContain("declined");
+  expect(service.said).toEqual([]);
 });

@@ -85,7 +85,7 @@ test.for<{ name: string; code: string; text: (paper: string) => string }>([
     name: "two neighbours swapped",
     code: "share-checksum",
     text: (text) => {
-      const place = [...text].findIndex((one, at) => at > 20 && one !== text[at + 1]);
+      const place = text.split("").findIndex((one, at) => at > 20 && one !== text[at + 1]);
       return text.slice(0, place) + text[place + 1]! + text[place]! + text.slice(place + 2);
     },
   },
@@ -215,7 +215,7 @@ function qrText(lines: readonly string[]): string {
   const width = Math.max(...lines.map((line) => line.length)) + 4;
   const scale = 4;
   const rows = lines.flatMap((line) => {
-    const cells = [...line.padEnd(width)];
+    const cells = line.padEnd(width).split("");
     return [
       cells.map((cell) => cell === "█" || cell === "▀"),
       cells.map((cell) => cell === "█" || cell === "▄"),
