@@ -71,6 +71,36 @@ export function addPeopleCommands(program: Command, parts: CommandParts): void {
       run(async (context) => (await import("./lock.ts")).lock(context, key, options)),
     );
 
+  const dev = program.command("dev").description("what only a development home can do");
+  dev
+    .command("unlock")
+    .description(
+      "play all five people of a development home: give the shares that a ceremony needs, or open a key for a time",
+    )
+    .argument(
+      "<key or ceremony>",
+      "a key or its issuer's id, which gets a window; or a ceremony's id",
+    )
+    .addOption(
+      parts.repeatable(
+        "--operation <what>",
+        "for a window: crl:COUNT or certificate:PROFILE:COUNT (default: crl:10)",
+      ),
+    )
+    .option("--for <duration>", "for a window: how long", "1h")
+    .addHelpText(
+      "after",
+      examples("countersign dev unlock root", "countersign dev unlock CEREMONY"),
+    )
+    .action((named: string, options: { operation: readonly string[]; for: string }) =>
+      run(async (context) =>
+        (await import("./dev.ts")).devUnlock(context, named, {
+          ...options,
+          home: program.opts<{ home?: string }>().home ?? "var",
+        }),
+      ),
+    );
+
   program
     .command("panic")
     .description("lock every key at once; nothing opens until a ceremony of kind resume")

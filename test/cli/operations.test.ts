@@ -504,16 +504,9 @@ test("an operator signs with a key that only an agent holds", async () => {
     `node "$COMMAND" "$@"; status=$?; ssh-agent -k >/dev/null; exit $status`;
   const signed = spawnSync(
     "sh",
-    [
-      "-c",
-      script,
-      "sh",
-      ...stranger(),
-      "--operator",
-      "alice",
-      "--ssh-key",
-      "agent-key.pub",
-    ].concat(["requester", "list"]),
+    ["-c", script, "sh", ...stranger(), "--operator", "alice", "--ssh-key", "agent-key.pub"].concat(
+      ["requester", "list"],
+    ),
     {
       cwd: folder,
       encoding: "utf8",
