@@ -1,15 +1,18 @@
 /**
- * A process that appends to a log until it is killed: `append-entries.js DATABASE HEAD`. Each line of its output is
- * an index that was acknowledged, with the serial number of the row if it has one.
+ * A process that appends to a log until it is killed: `append-entries.js DATABASE HEAD [custody]`. Each line of its
+ * output is an index that was acknowledged, with the serial number of the row if it has one. With `custody` it tells
+ * the stories of keys that are dealt, unlocked and dealt anew.
  */
 
+import { randomUUID } from "node:crypto";
 import { readFileSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { CompactRange } from "../../src/audit/merkle.ts";
 import { openDatabase } from "../../src/store/database.ts";
 import { openJournal } from "../../src/store/journal.ts";
+import { story } from "../support/custody-story.ts";
 import { createTestKeeper, done, intent, type TestKeeper } from "./fixture.ts";
 
-const [file, headFile] = process.argv.slice(2) as [string, string];
+const [file, headFile, what] = process.argv.slice(2) as [string, string, string | undefined];
 const nodes = readFileSync(headFile, "utf8").split("\n").slice(1);
 const size = Number(readFileSync(headFile, "utf8").split("\n")[0]);
 const range = CompactRange.of(
@@ -47,8 +50,16 @@ async function issue(): Promise<void> {
   writeSync(1, `${doneIndex} done ${item.row.serialNumber}\n`);
 }
 
+async function tell(prefix: string): Promise<void> {
+  for (const item of story(prefix).items) {
+    if (item.kind === "roster") continue; // there is one, whoever else tells a story
+    const index = await journal.append(item);
+    writeSync(1, `${index} ${item.kind} ${prefix}\n`);
+  }
+}
+
 await Promise.all(
   Array.from({ length: 8 }, async () => {
-    for (;;) await issue();
+    for (;;) await (what === "custody" ? tell(`${randomUUID()} `) : issue());
   }),
 );
