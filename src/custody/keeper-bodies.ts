@@ -80,15 +80,28 @@ type Unchanged<Value> = Value extends Uint8Array | Date
       ? { readonly [Name in keyof Value]: Unchanged<Value[Name]> }
       : Value;
 
-/** Writes what {@link readBody} reads. */
+/** Writes what {@link readBody} reads, and nothing else that the value may have: the other side would end at that. */
 export function writeBody<Type extends keyof Bodies>(
-  _type: Type,
+  type: Type,
   body: Unchanged<Bodies[Type]>,
 ): Buffer {
-  return Buffer.from(
-    JSON.stringify(body, function (this: Record<string, unknown>, name, value: unknown) {
-      const held = this[name]; // a Buffer has made JSON of itself in `value`
-      return held instanceof Uint8Array ? base64(held) : value;
-    }),
-  );
+  return Buffer.from(JSON.stringify(written(bodies[type], body)));
+}
+
+/** The value as its schema has it, octets in base64. */
+function written(schema: z.core.$ZodType, value: unknown): unknown {
+  if (value instanceof Uint8Array) return base64(value);
+  if (value === undefined) return undefined;
+  if (schema instanceof z.ZodObject) {
+    const shape = Object.entries(schema.shape as Record<string, z.core.$ZodType>);
+    const members = value as Record<string, unknown>;
+    return Object.fromEntries(
+      shape.map(([name, member]) => [name, written(member, members[name])]),
+    );
+  }
+  if (schema instanceof z.ZodArray) {
+    return (value as unknown[]).map((item) => written(schema.element, item));
+  }
+  if (schema instanceof z.ZodExactOptional) return written(schema.unwrap(), value);
+  return value; // a Date is JSON by itself
 }

@@ -87,6 +87,8 @@ export interface Ceremonies {
    * @param also - what changes in the state with it.
    */
   finish(ceremony: OpenCeremony, also?: (state: KeeperState) => void): void;
+  /** Takes {@link finish} back: nothing was done after all. */
+  reopen(ceremony: OpenCeremony): void;
   /**
    * Counts again, with the roster in force. What does not verify does not count.
    *
@@ -285,7 +287,7 @@ export function ceremonies(parts: CeremoniesParts): Ceremonies {
 
   return {
     state(proposal) {
-      const { notAfter, plan, signatures, ...stated } = proposal;
+      const { notAfter, plan, signatures: _, ...stated } = proposal;
       const head = log.requireHead();
       const octets = Buffer.from(
         canonicalJson({
@@ -330,6 +332,11 @@ export function ceremonies(parts: CeremoniesParts): Ceremonies {
         }
         done[digest] = statement.notAfter;
         also?.(state);
+      });
+    },
+    reopen({ digest }) {
+      stateFile.change(({ done }) => {
+        delete done[digest];
       });
     },
     requireVotes({ statement, digest }, approvals, needs, further = []) {

@@ -133,6 +133,8 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
 
   function opening(): Opening {
     const { pinFile, grant } = standing!;
+    const reason = closed();
+    if (reason !== undefined) throw reason;
     pins!.check();
     const description = described();
     pins!.begin();
@@ -240,7 +242,11 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
         statements: parts.statements,
         onOpened,
         onFailed,
-        onEnded: settled,
+        onEnded() {
+          // One whose PIN was sealed while it had its token open was the last.
+          if (closed() === undefined) settled();
+          else endSigner();
+        },
       });
     },
     open() {
@@ -248,10 +254,13 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
         const { signer } = opened;
         return { process: asProcess(signer), count: () => () => {} };
       }
-      const reason = closed() ?? failure;
-      if (reason !== undefined) throw reason;
       if (process?.state !== "open") {
-        throw process?.failure ?? new CountersignError("key-locked", "the key is being opened");
+        throw (
+          closed() ??
+          failure ??
+          process?.failure ??
+          new CountersignError("key-locked", "the key is being opened")
+        );
       }
       const id = keyId!; // an open one has told it
       return { process, count: (tbs) => signatures!.count(id, tbs) };
@@ -345,12 +354,12 @@ function isWithin({ notBefore, notAfter }: NonNullable<Opened["window"]>, at: Da
 /** What has one life: where another one would be started anew, it ends. */
 function asProcess(signer: OpenedSigner): OpenKey["process"] {
   return {
-    sign: signer.sign,
-    signList: signer.signList,
+    sign: (...request) => signer.sign(...request),
+    signList: (...request) => signer.signList(...request),
     get state() {
       return signer.state === "open" ? "open" : "stopped";
     },
-    restart: signer.kill,
+    restart: () => signer.kill(),
   };
 }
 

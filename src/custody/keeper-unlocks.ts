@@ -73,8 +73,9 @@ export interface Unlocks {
    * Opens the key for what was agreed to, or changes its shares.
    *
    * @returns What was dealt, for a reshare; undefined where a signer is open now.
-   * @throws CountersignError `ceremony-refused` if it is not agreed to, or the log does not say it: then shares are still
-   *   gathered. After every other failure the unlock is over: `unlock-busy` and `panic` excepted.
+   * @throws CountersignError `ceremony-refused` if it is not agreed to, or the log does not say it, `ceremony-closed`,
+   *   `unlock-busy`, `panic`, `key-held`: shares are still gathered, unless a lock came in between. After every other
+   *   failure the unlock is over.
    */
   open(request: OpenRequest): Promise<Dealt | undefined>;
   /** Ends the processes of an unlock, also the signer that it opened. */
@@ -498,8 +499,13 @@ export function unlocks(parts: UnlocksParts): Unlocks {
         await openSigner(gathering, receiver.signer);
         return undefined;
       } catch (error) {
-        finish(gathering);
         key.start(); // one without a seal is what it was
+        if (gathering.state === "opening" && isStillGathering(error)) {
+          if ("signer" in receiver) ceremonies.reopen(ceremony);
+          gathering.state = "gathering";
+        } else {
+          finish(gathering);
+        }
         throw error;
       }
     },
@@ -528,6 +534,14 @@ export function unlocks(parts: UnlocksParts): Unlocks {
       openings.clear();
     },
   };
+}
+
+/** Whether an unlocker has refused to open, and has done nothing. */
+function isStillGathering(error: unknown): boolean {
+  return (
+    error instanceof CountersignError &&
+    (error.code === "ceremony-refused" || error.code === "ceremony-closed")
+  );
 }
 
 function processOf(receiver: Receiver): OpenedSigner | DealerProcess {

@@ -308,12 +308,13 @@ export function createKeeper({ config, now, monotonic, random, send }: KeeperPar
     send({ type: "opened", id }, ...(dealt === undefined ? [] : [writeBody("opened", dealt)]));
   }
 
-  /** What takes longer than a turn; what it ends with is the answer. */
-  function later(id: number, work: Promise<() => void>): void {
-    work.then(
-      (reply) => reply(),
-      (error: unknown) => send({ type: "refused", id, ...refusalOf(error) }),
-    );
+  /** Answers when some work is done that takes longer than a turn. */
+  function later<Result>(
+    id: number,
+    work: Promise<Result>,
+    answerWith: (result: Result) => void,
+  ): void {
+    work.then(answerWith, (error: unknown) => send({ type: "refused", id, ...refusalOf(error) }));
   }
 
   /** Answers one message; what it throws is the refusal. */
@@ -386,38 +387,23 @@ export function createKeeper({ config, now, monotonic, random, send }: KeeperPar
         send({ type: "done", id });
         return;
       case "unlock":
-      case "submit":
-      case "open":
-      case "deal":
-      case "commit":
-        later(id, answerLater(message, body));
-    }
-  }
-
-  /** Begins at once, so that a body that is none ends the process. */
-  function answerLater(message: ToKeeper, body: Uint8Array): Promise<() => void> {
-    const { id } = message;
-    switch (message.type) {
-      case "unlock":
-        return unlocks
-          .unlock(readBody("unlock", body))
-          .then((stated) => () => sendStated(id, stated));
+        later(id, unlocks.unlock(readBody("unlock", body)), (stated) => sendStated(id, stated));
+        return;
       case "submit": {
         const { unlock, submission, share } = readBody("submit", body);
-        return unlocks.submit(unlock, submission, share).then(
-          ({ given, missing }) =>
-            () =>
-              send({ type: "gathered", id, given: [...given], missing }),
+        later(id, unlocks.submit(unlock, submission, share), ({ given, missing }) =>
+          send({ type: "gathered", id, given: [...given], missing }),
         );
+        return;
       }
       case "open":
-        return unlocks.open(readBody("open", body)).then((dealt) => () => sendOpened(id, dealt));
+        later(id, unlocks.open(readBody("open", body)), (dealt) => sendOpened(id, dealt));
+        return;
       case "deal":
-        return deals.deal(readBody("deal", body)).then((dealt) => () => sendOpened(id, dealt));
+        later(id, deals.deal(readBody("deal", body)), (dealt) => sendOpened(id, dealt));
+        return;
       case "commit":
-        return deals.commit(message.ceremony).then(() => () => send({ type: "done", id }));
-      default:
-        throw new RangeError(`a ${message.type} is answered at once`);
+        later(id, deals.commit(message.ceremony), () => send({ type: "done", id }));
     }
   }
 

@@ -9,10 +9,10 @@ import { newKeeperHome, pidsOf, someEntry, TestLog, type KeeperHome } from "./ke
 export let home: KeeperHome;
 let keepers: KeeperClient[] = [];
 
-/** To be called once, at the top of a file of tests. */
-export function useKeeperHome(): void {
+/** To be called once, at the top of a file of tests. @param ids - who the roster names; alice, if nobody is said. */
+export function useKeeperHome(...ids: readonly string[]): void {
   beforeAll(async () => {
-    home = await newKeeperHome();
+    home = await newKeeperHome("P-256", ids.length === 0 ? ["alice"] : ids);
   });
   afterAll(() => home.remove());
   beforeEach(() => {

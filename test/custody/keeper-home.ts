@@ -44,6 +44,8 @@ import {
   type Authority,
 } from "../x509/authority.ts";
 
+export { makeSshKey, sshSign } from "../support/people.ts";
+
 const DAY = 86_400_000;
 
 export const policyText = `version: 1
@@ -217,7 +219,12 @@ export async function newKeeperHome(
   return home;
 }
 
-function certify(root: Authority, spki: Uint8Array, days: number, pathLen: number): Uint8Array {
+export function certify(
+  root: Authority,
+  spki: Uint8Array,
+  days: number,
+  pathLen: number,
+): Uint8Array {
   const template = certificateTemplate({
     issuerCertificate: root.certificate,
     keyUsage: ["keyCertSign", "cRLSign"],
@@ -401,7 +408,7 @@ export async function logAndSign(
   const intentIndex = await log.append(keeper, intent);
   const { predecessor, dropped } = change;
   return keeper.sign({
-    keyId: home.keyId,
+    keyId: change.keyId ?? home.keyId,
     operation,
     intentIndex,
     intent,
