@@ -66,6 +66,8 @@ export class CeremonyHome {
   readonly published: { issuer: string; crl: Uint8Array }[] = [];
   /** Before the domain asks the keeper something. */
   hook: (method: string) => Promise<void> | void = () => {};
+  /** When the keeper has done it. */
+  afterwards: (method: string) => Promise<void> | void = () => {};
   /** Share files as they were fetched, by custodian. */
   readonly files = new Map<string, Uint8Array>();
   #running: Running | undefined;
@@ -122,7 +124,9 @@ export class CeremonyHome {
         if (typeof value !== "function" || name === "onClosed") return value;
         return async (...args: unknown[]): Promise<unknown> => {
           await this.hook(String(name));
-          return (value as (...given: unknown[]) => unknown).apply(target, args);
+          const result = await (value as (...given: unknown[]) => unknown).apply(target, args);
+          await this.afterwards(String(name));
+          return result;
         };
       },
     });
@@ -152,6 +156,15 @@ export class CeremonyHome {
     this.#running = undefined;
   }
 
+  /** Ends everything where it stands. What waits for an answer waits for ever. */
+  async crash(): Promise<void> {
+    const { journal, keeper, database } = this.running;
+    await journal.close();
+    await keeper.close();
+    await database.close();
+    this.#running = undefined;
+  }
+
   async restart(change?: (config: KeeperSettings) => void): Promise<void> {
     await this.stop();
     if (change !== undefined) this.home.configure(change);
@@ -165,11 +178,16 @@ export class CeremonyHome {
     await this.domain.idle();
   }
 
-  /** Waits for what the keeper tells by itself. */
-  async until(ceremony: string, state: CeremonyView["state"]): Promise<void> {
+  /**
+   * Waits for what the keeper tells by itself.
+   *
+   * @param step - by which the clock goes on with each look.
+   */
+  async until(ceremony: string, state: CeremonyView["state"], step = 0): Promise<void> {
     await vi.waitFor(async () => {
+      await this.advance(step);
       expect((await this.domain.ceremonies.view(ceremony)).state).toBe(state);
-    }, 5_000);
+    }, 20_000);
   }
 
   async entries(type?: LogEntry["type"]): Promise<LogEntry[]> {
@@ -407,8 +425,9 @@ export async function openCeremonyHome({
   prove = ids,
 }: HomeOptions = {}): Promise<CeremonyHome> {
   const keeperHome = await newKeeperHome("P-256", ids);
+  const most = Math.min(2, ids.length);
   keeperHome.found({
-    rules: { roster: 2, policy: 2, resume: 2, ceremonies: {}, ...rules },
+    rules: { roster: most, policy: most, resume: most, ceremonies: {}, ...rules },
   });
   const home = new CeremonyHome(keeperHome);
   await home.start();
