@@ -20,7 +20,7 @@ import type { KeeperStatus } from "./custody/keeper-client.ts";
 import { CountersignError } from "./errors.ts";
 import { answerClientErrors } from "./http/client-error.ts";
 import { createApi } from "./http/api.ts";
-import type { CustodyParts } from "./http/custody-parts.ts";
+import type { CustodyParts } from "./ceremony/view.ts";
 import type { Readiness } from "./http/parts.ts";
 import { createIssuance } from "./issuance/issuance.ts";
 import { IssuerSet } from "./issuance/issuer.ts";

@@ -15,7 +15,7 @@ const arrows: Record<string, readonly string[]> = {
   revocation: ["issuance", "custody", "gate", "audit", "policy", "x509"],
   ceremony: ["issuance", "revocation", "custody", "gate", "audit", "policy", "x509"],
   // The store implements what the domain declares.
-  store: ["issuance", "audit", "migrations"],
+  store: ["ceremony", "issuance", "audit", "migrations"],
   http: ["ceremony", "issuance", "revocation", "custody", "gate", "audit", "policy", "x509"],
   cli: ["audit", "policy", "x509", "custody"],
 };

@@ -409,6 +409,7 @@ export class DatabaseCheck {
   }
 
   async #intent(index: number, entry: LogEntryOf<"sign.intent">): Promise<void> {
+    if (entry.data.operation === "request") return; // no table keeps requests of a CA's own key
     const crl = entry.data.operation === "crl";
     const names = crl ? [] : await this.#names.allAt(index);
     let open: OpenRow | undefined;

@@ -32,6 +32,8 @@ type Fields = Readonly<Record<string, Field<Json, boolean>>>;
 interface Payload {
   readonly subject: Fields;
   readonly data: Fields;
+  /** Whether it comes with evidence, always or never; absent where it may. */
+  readonly evidence?: boolean;
 }
 
 function field<Value extends Json>(
@@ -92,8 +94,48 @@ const reason = oneOf(
   "aACompromise",
 );
 
+const base64Text = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+const base64 = matching("base64", base64Text);
+const epoch = field<number>("an epoch, from 1", (value) => typeof value === "number" && value >= 1);
+const shareIndex = field<number>(
+  "the index of a share, 1 to 32",
+  (value) => typeof value === "number" && value >= 1 && value <= 32,
+);
+
 const signed = { issuer: text, keyId, serialNumber: optional(serialNumber) };
 const key = { subject: { keyId }, data: { reason: optional(text) } };
+
+/** CUSTODY.md 6.1. */
+const ceremonyKind = oneOf(
+  "sign",
+  "window",
+  "generate",
+  "reshare",
+  "roster",
+  "policy",
+  "resume",
+  "retire",
+);
+/** CUSTODY.md 6.2; `draft` and `previewed` come before there is anything to record. */
+const ceremonyStates = [
+  "gathering",
+  "unlocking",
+  "unlocked",
+  "pending",
+  "signed",
+  "verified",
+  "published",
+  "locked",
+  "applied",
+  "rejected",
+  "aborted",
+  "expired",
+  "failed",
+] as const;
+/** `ceremony` and `unlock` are digests of statements, `shareSet` of a share set. */
+const ofCeremony = { ceremony: digest };
+const ofUnlock = { ceremony: digest, unlock: digest, keyId, epoch };
+const ofShareSet = { keyId, epoch, shareSet: digest };
 
 /** The payloads that are specified. `subject` is what the record is about, `data` what is said of it. */
 const payloads = {
@@ -101,7 +143,7 @@ const payloads = {
   "sign.intent": {
     subject: signed,
     data: {
-      operation: oneOf("certificate", "crl"),
+      operation: oneOf("certificate", "crl", "request"),
       tbs: digest,
       profile: optional(text),
       csr: optional(digest),
@@ -117,6 +159,8 @@ const payloads = {
       intent: index,
       certificate: optional(digest),
       crl: optional(digest),
+      /** Of a CertificationRequest. */
+      request: optional(digest),
       number: optional(crlNumber),
     },
   },
@@ -146,38 +190,108 @@ const payloads = {
   },
   "roster.changed": {
     subject: {},
-    data: { operators: listOf(object({ id: text, keys: listOf(text) })) },
+    data: {
+      version: epoch,
+      roster: digest,
+      document: base64,
+      signatures: listOf(object({ operator: text, signature: text })),
+      ceremony: optional(digest),
+    },
+    evidence: false,
   },
   "access.denied": { subject: {}, data: { count: index, since: time } },
   "key.opened": key,
-  "key.locked": key,
+  "key.locked": {
+    subject: { keyId, unlock: optional(digest), ceremony: optional(digest) },
+    data: { reason: optional(text) },
+  },
   "key.held": key,
+  "ceremony.opened": {
+    subject: { ceremony: digest, keyId: optional(keyId) },
+    data: {
+      kind: ceremonyKind,
+      note: text,
+      plan: optional(base64),
+      /** Of a roster: those of its new keys. */
+      signatures: optional(listOf(object({ operator: text, signature: text }))),
+    },
+    evidence: false,
+  },
+  "ceremony.step": {
+    subject: ofCeremony,
+    // What one person asked for changes no state, nor does what a dealer is about to do.
+    data: { state: oneOf(...ceremonyStates, "abort-asked", "dealing"), reason: optional(text) },
+  },
+  "ceremony.closed": {
+    subject: ofCeremony,
+    data: { state: oneOf(...ceremonyStates), reason: optional(text) },
+  },
+  "approval.accepted": {
+    subject: ofCeremony,
+    data: { verdict: oneOf("approve", "reject"), role: text },
+    evidence: true,
+  },
+  "approval.refused": { subject: ofCeremony, data: { code: text }, evidence: true },
+  "unlock.opened": { subject: ofUnlock, data: { note: text }, evidence: false },
+  "share.accepted": {
+    subject: ofUnlock,
+    data: { index: shareIndex, quorum: index, threshold: index },
+    evidence: true,
+  },
+  /** `verdict` for whoever refuses, `code` for a share that is refused. */
+  "share.refused": {
+    subject: ofUnlock,
+    data: {
+      code: optional(text),
+      index: optional(shareIndex),
+      verdict: optional(oneOf("refuse")),
+    },
+    evidence: true,
+  },
+  "unlock.closed": {
+    subject: ofUnlock,
+    data: { state: oneOf("opened", "refused", "expired", "ended"), reason: optional(text) },
+    evidence: false,
+  },
+  /** A key without a seal is unlocked without an unlock. */
+  "key.unlocked": {
+    subject: { ceremony: digest, unlock: optional(digest), keyId, epoch: optional(epoch) },
+    data: { kind: ceremonyKind, people: listOf(text) },
+    evidence: false,
+  },
+  "key.generated": {
+    subject: { ...ofCeremony, ...ofShareSet },
+    data: { note: text },
+    evidence: false,
+  },
+  "share.confirmed": { subject: ofShareSet, data: { index: shareIndex }, evidence: true },
+  "share.drill": { subject: ofShareSet, data: { index: shareIndex }, evidence: true },
+  "share-set.activated": {
+    subject: ofShareSet,
+    data: { previous: optional(digest) },
+    evidence: false,
+  },
+  panic: { subject: {}, data: { reason: text }, evidence: true },
+  resume: { subject: ofCeremony, data: {}, evidence: false },
+  alert: {
+    subject: {
+      ceremony: optional(digest),
+      unlock: optional(digest),
+      keyId: optional(keyId),
+      epoch: optional(epoch),
+      shareSet: optional(digest),
+    },
+    data: { code: text, operator: optional(text) },
+  },
 } as const satisfies Record<string, Payload>;
 
 /** Known types whose payload is not specified yet: any object. */
 const openTypes = [
-  "ceremony.step",
   "crl.alarm",
   "revocation.backdated",
   "certificate.imported",
-  "key.generated",
-  "share.confirmed",
-  "share-set.activated",
-  "share.drill",
-  "ceremony.opened",
-  "approval.accepted",
-  "approval.refused",
-  "unlock.opened",
-  "share.accepted",
-  "share.refused",
-  "unlock.closed",
-  "ceremony.closed",
-  "key.unlocked",
   "grant.changed",
   "key.retired",
-  "alert",
-  "panic",
-  "resume",
   "export",
   "recovery",
 ] as const;
@@ -194,19 +308,27 @@ type Values<F extends Fields> = {
 /** A type, without its prefix `countersign/` and its version `/v1`. */
 export type LogEntryType = keyof Payloads | (typeof openTypes)[number];
 
+type EvidenceOf<Type extends LogEntryType> = Type extends keyof Payloads
+  ? Payloads[Type] extends { readonly evidence: true }
+    ? { readonly evidence: Evidence }
+    : Payloads[Type] extends { readonly evidence: false }
+      ? { readonly evidence?: never }
+      : { readonly evidence?: Evidence }
+  : { readonly evidence?: Evidence };
+
 /** A record of one type. */
 export type LogEntryOf<Type extends LogEntryType> = {
   readonly type: Type;
   readonly at: Date;
   readonly actor: Actor;
-  readonly evidence?: Evidence;
-} & (Type extends keyof Payloads
-  ? { readonly subject: Values<Payloads[Type]["subject"]> } & (object extends Values<
-      Payloads[Type]["data"]
-    >
-      ? { readonly data?: Values<Payloads[Type]["data"]> }
-      : { readonly data: Values<Payloads[Type]["data"]> })
-  : { readonly subject: JsonObject; readonly data?: JsonObject });
+} & EvidenceOf<Type> &
+  (Type extends keyof Payloads
+    ? { readonly subject: Values<Payloads[Type]["subject"]> } & (object extends Values<
+        Payloads[Type]["data"]
+      >
+        ? { readonly data?: Values<Payloads[Type]["data"]> }
+        : { readonly data: Values<Payloads[Type]["data"]> })
+    : { readonly subject: JsonObject; readonly data?: JsonObject });
 
 /** A record. Its place in the log is not part of it: the tree says where it stands. */
 export type LogEntry = { [Type in LogEntryType]: LogEntryOf<Type> }[LogEntryType];
@@ -222,16 +344,17 @@ const actorFields: Fields = {
   via: optional(oneOf("api-key", "mtls", "session", "sshsig", "possession")),
 };
 
-const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 const sshSignature =
   /^-----BEGIN SSH SIGNATURE-----\r?\n(?:[A-Za-z0-9+/=]+\r?\n)+-----END SSH SIGNATURE-----(?:\r?\n)?$/;
 
 const evidenceFields: Fields = {
-  statement: matching("base64", base64),
+  statement: base64,
   signature: field(
     "an SSH signature or base64",
     (value) =>
-      typeof value === "string" && value !== "" && (base64.test(value) || sshSignature.test(value)),
+      typeof value === "string" &&
+      value !== "" &&
+      (base64Text.test(value) || sshSignature.test(value)),
   ),
 };
 
@@ -341,7 +464,13 @@ function entryProblem(payload: Payload | "open", document: JsonObject): string |
     problem("subject", payload.subject, subject) ??
     // Absent data is data without members.
     problem("data", payload.data, data === undefined ? {} : data) ??
-    (evidence === undefined ? undefined : problem("evidence", evidenceFields, evidence))
+    (evidence === undefined
+      ? payload.evidence === true
+        ? "evidence is missing"
+        : undefined
+      : payload.evidence === false
+        ? "unknown member evidence"
+        : problem("evidence", evidenceFields, evidence))
   );
 }
 

@@ -33,7 +33,7 @@ export class IntentRecords {
   #intent(index: number, entry: LogEntryOf<"sign.intent">): void {
     this.#open.set(index, entry);
     const { keyId, serialNumber } = entry.subject;
-    if (entry.data.operation === "crl") return;
+    if (entry.data.operation !== "certificate") return;
     if (serialNumber === undefined) {
       this.#findings.add(
         `entry ${index}`,
@@ -72,7 +72,8 @@ export class IntentRecords {
     }
     if (
       (entry.data.certificate !== undefined) !== (intent.data.operation === "certificate") ||
-      (entry.data.crl !== undefined) !== (intent.data.operation === "crl")
+      (entry.data.crl !== undefined) !== (intent.data.operation === "crl") ||
+      (entry.data.request !== undefined) !== (intent.data.operation === "request")
     ) {
       this.#findings.add(`entry ${index}`, `it is not the result of a ${intent.data.operation}`);
       return undefined;

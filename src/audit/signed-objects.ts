@@ -3,6 +3,7 @@
 import type { KeyObject } from "node:crypto";
 import { extensionOf, parseCertificate, type TbsCertificate } from "../x509/certificate.ts";
 import { parseCertificateList, type CertificateList } from "../x509/certificate-list.ts";
+import { parseCertificationRequestInfo } from "../x509/certification-request.ts";
 import { parseBasicConstraints } from "../x509/extension.ts";
 import { extensionOids } from "../x509/oid.ts";
 import { parsePublicKey, publicKeyObject, spkiDigest } from "../x509/public-key.ts";
@@ -25,10 +26,10 @@ export class SignedObjects {
   readonly #keys = new Map<string, KeyObject>();
   /** How many signatures by a key could not be checked. */
   readonly #unchecked = new Map<string, number>();
-  readonly #missing = { certificate: 0, crl: 0 };
+  readonly #missing = { certificate: 0, crl: 0, request: 0 };
 
   /** Bytes that are not at hand. */
-  missing(operation: "certificate" | "crl"): void {
+  missing(operation: Intent["entry"]["data"]["operation"]): void {
     this.#missing[operation]++;
   }
 
@@ -85,10 +86,37 @@ export class SignedObjects {
     });
   }
 
+  /** As {@link certificate}, of a CertificationRequest, which is signed with the key that it names. */
+  request(der: Uint8Array, { index, entry }: Intent, position: string, findings: Findings): void {
+    checked(position, findings, "certification request", () => {
+      const { tbs, signatureAlgorithm, signature } = parseSigned(der);
+      if (digestOf(tbs) !== entry.data.tbs) {
+        findings.add(position, `what was signed is not what entry ${index} says was to be signed`);
+      }
+      const { subjectPublicKeyInfo } = parseCertificationRequestInfo(tbs);
+      const key = publicKeyObject(parsePublicKey(subjectPublicKeyInfo));
+      const algorithm = signatureAlgorithmFrom(signatureAlgorithm);
+      if (
+        spkiDigest(subjectPublicKeyInfo) !== entry.subject.keyId ||
+        algorithm === undefined ||
+        !verifySignature(key, algorithm, tbs, signature)
+      ) {
+        findings.add(position, `its signature is not one by key ${entry.subject.keyId}`);
+      }
+    });
+  }
+
   /** What was not checked. */
   notices(): Finding[] {
     const notices: Finding[] = [];
-    const { certificate, crl } = this.#missing;
+    const { certificate, crl, request } = this.#missing;
+    if (request > 0) {
+      notices.push({
+        rule: "LOG-7",
+        position: "objects",
+        detail: `the bytes of ${request} certification requests are not beside this log and were not checked`,
+      });
+    }
     if (certificate + crl > 0) {
       notices.push({
         rule: "LOG-7",

@@ -152,18 +152,20 @@ export async function verifyLog(
   /** A certificate or CRL beside the log. With a database it is the database's that counts. */
   async function checkObject(index: number, entry: LogEntry, intent: Intent): Promise<void> {
     if (entry.type !== "sign.done") return;
-    const { certificate, crl } = entry.data;
-    const digest = certificate ?? crl;
+    const { certificate, crl, request } = entry.data;
+    const digest = certificate ?? crl ?? request;
     const der = digest === undefined ? undefined : await source.object?.(digest);
     const position = `entry ${index}`;
     if (der === undefined) {
       objects.missing(intent.entry.data.operation);
     } else if (digestOf(der) !== digest) {
       findings.intents.add(position, "the object beside the log has another digest");
-    } else if (crl === undefined) {
-      objects.certificate(der, intent, position, findings.intents);
-    } else {
+    } else if (crl !== undefined) {
       objects.crl(der, intent, position, findings.intents);
+    } else if (request !== undefined) {
+      objects.request(der, intent, position, findings.intents);
+    } else {
+      objects.certificate(der, intent, position, findings.intents);
     }
   }
 

@@ -1,4 +1,4 @@
-/** What a signer may sign: CUSTODY.md 7.1 (standing grants) and 7.5 (`sign`). */
+/** What a signer may sign: CUSTODY.md 7.1 (standing grants) and 7.5 (`sign` and `window`). */
 
 import { hash } from "node:crypto";
 import { z } from "zod";
@@ -6,6 +6,7 @@ import { canonicalJson } from "../audit/canonical-json.ts";
 import { CountersignError } from "../errors.ts";
 import { policyFrame, type Policy } from "../policy/document.ts";
 import { parseDuration } from "../policy/lifetime.ts";
+import { windowLimits, type WindowLimits } from "./statement.ts";
 
 export const sha256Digest = z
   .string()
@@ -23,6 +24,18 @@ const duration = z.string().refine((text) => {
 
 const httpUrl = z.string().regex(/^http:\/\/[\x21-\x7e]+$/, "expected an http URL");
 
+/** What is asked of requests that only match, where the exact bytes were not granted. */
+const matching = {
+  /** Digest of the policy document's frame. */
+  policy: sha256Digest,
+  /** From thisUpdate to nextUpdate, at most. */
+  maximumCrlLifetime: duration.default("8d"),
+  /** Where leaves say that their CRL is; without it, any one http URL passes. */
+  crlUrl: httpUrl.exactOptional(),
+  /** Where leaves say that their issuer's certificate is; without it, any one http URL passes. */
+  caIssuersUrl: httpUrl.exactOptional(),
+};
+
 /** Matching requests, so many an hour. */
 export const standingGrant = z.strictObject({
   operations: z
@@ -30,30 +43,70 @@ export const standingGrant = z.strictObject({
     .min(1)
     .refine(unique, "an operation stands there twice"),
   profiles: z.array(z.string().min(1)).refine(unique, "a profile stands there twice"),
-  /** Digest of the policy document's frame. */
-  policy: sha256Digest,
   signaturesPerHour: z.int().min(1),
-  /** From thisUpdate to nextUpdate, at most. */
-  maximumCrlLifetime: duration.default("8d"),
-  /** Where leaves say that their CRL is; without it, any one http URL passes. */
-  crlUrl: httpUrl.exactOptional(),
-  /** Where leaves say that their issuer's certificate is; without it, any one http URL passes. */
-  caIssuersUrl: httpUrl.exactOptional(),
+  ...matching,
 });
+
+/** Matching requests of an approved window, until one of its limits is reached. */
+export const windowGrant = z.strictObject({ window: windowLimits, ...matching });
+
+const digests = z.array(sha256Digest).min(1).refine(unique, "a digest stands there twice");
 
 /** Exactly these TBS bytes, each once: SHA-256 over them. */
 export const digestGrant = z.strictObject({
-  digests: z.array(sha256Digest).min(1).refine(unique, "a digest stands there twice"),
+  digests,
+  /** From the opening of a sealed key; without it, the grant has no end. */
+  seconds: z.int().min(1).max(900).exactOptional(),
 });
 
-export const grantSchema = z.union([standingGrant, digestGrant]);
+export const grantSchema = z.union([standingGrant, digestGrant, windowGrant]);
+
+/** What a configuration can grant: whatever ends by itself is granted by people, through an unlock. */
+export const configuredGrant = z.union([standingGrant, z.strictObject({ digests })]);
 
 export type StandingGrant = z.infer<typeof standingGrant>;
 export type DigestGrant = z.infer<typeof digestGrant>;
-export type Grant = StandingGrant | DigestGrant;
+export type WindowGrant = z.infer<typeof windowGrant>;
+export type Grant = z.infer<typeof grantSchema>;
+export type Operation = StandingGrant["operations"][number];
 
 export function isStanding(grant: Grant): grant is StandingGrant {
   return "operations" in grant;
+}
+
+export function isWindow(grant: Grant): grant is WindowGrant {
+  return "window" in grant;
+}
+
+export function isDigests(grant: Grant): grant is DigestGrant {
+  return "digests" in grant;
+}
+
+/** Whether the key was opened by shares for this grant, and is locked by itself when it is over. */
+export function hasEnd(grant: Grant): boolean {
+  return isWindow(grant) || (isDigests(grant) && grant.seconds !== undefined);
+}
+
+/**
+ * Which of a window's operations a request counts for: the one with its profile, or else the one without a profile.
+ * What the first allows is not made more by the second.
+ *
+ * @returns its index; -1 if the window has none.
+ */
+export function windowOperation(
+  { operations }: Pick<WindowLimits, "operations">,
+  asked: string,
+  askedProfile: string | undefined,
+): number {
+  const index = operations.findIndex(
+    ({ operation, profile }) =>
+      operation === asked && profile !== undefined && profile === askedProfile,
+  );
+  return index >= 0
+    ? index
+    : operations.findIndex(
+        ({ operation, profile }) => operation === asked && profile === undefined,
+      );
 }
 
 /** What a standing grant names a policy by: `sha256:<hex>` of the canonical JSON of its frame. */

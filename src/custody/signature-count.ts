@@ -5,7 +5,9 @@
 
 import { digestOf } from "../audit/digest.ts";
 import {
+  hasEnd,
   hourlyAllowance,
+  isDigests,
   isStanding,
   type Allowance,
   type DigestGrant,
@@ -48,7 +50,10 @@ export interface SignatureCountParts {
 
 /** Counts what one key signs. Its id may not be known yet. */
 export function signatureCount(grant: Grant, parts: SignatureCountParts): SignatureCount {
-  return isStanding(grant) ? hourlyCount(grant, parts) : digestCount(grant, parts);
+  if (isStanding(grant)) return hourlyCount(grant, parts);
+  if (isDigests(grant) && !hasEnd(grant)) return digestCount(grant, parts);
+  // The signer's end locks the key: what it has counted in its memory can never be used again.
+  return { alreadySigned: () => 0, spent: undefined, count: () => () => {} };
 }
 
 function hourlyCount(

@@ -24,6 +24,7 @@ import {
   parseTbsCertificate,
   type TbsCertificate,
 } from "../x509/certificate.ts";
+import { parseCertificationRequestInfo } from "../x509/certification-request.ts";
 import { DerError, DerReader, encodingOf, equalOctets, Tag } from "../x509/der.ts";
 import { parseAuthorityKeyIdentifier, parseBasicConstraints } from "../x509/extension.ts";
 import { readIssuer, type Issuer } from "../x509/issuer.ts";
@@ -33,13 +34,16 @@ import { serialNumberHex } from "../x509/serial-number.ts";
 import { signatureAlgorithmFor, verifySignature } from "../x509/signature-algorithm.ts";
 import { assembleSigned } from "../x509/signed.ts";
 import {
-  hourlyAllowance,
+  isDigests,
   isStanding,
+  isWindow,
   policyDigest,
-  type Grant,
+  windowOperation,
   type StandingGrant,
+  type WindowGrant,
 } from "./grant.ts";
 import { openLogView, type LogExtension } from "./log-view.ts";
+import { openGrant, type Allows, type OpenGrantParts } from "./open-grant.ts";
 import { refusalOf } from "./refusal.ts";
 import type { BatchRequest, SignResult } from "./sign-batch.ts";
 
@@ -51,15 +55,10 @@ export interface SigningKey {
   sign(tbs: Uint8Array): Promise<Uint8Array>;
 }
 
-export interface SignerParts {
+export interface SignerParts extends OpenGrantParts {
   readonly key: SigningKey;
   /** The issuer's id in the policy. */
   readonly issuer: string;
-  readonly grant: Grant;
-  /** Signatures that count as made within the last hour. */
-  readonly alreadySigned: number;
-  /** Of the grant's digests, those that are used up. */
-  readonly usedDigests: readonly string[];
   /** The policy document's text. */
   readonly policy: string;
   /** DER; undefined while a founding grant makes it. */
@@ -75,9 +74,6 @@ export interface SignerParts {
   readonly list:
     | { readonly number: string; readonly crl: string; readonly der: string }
     | undefined;
-  readonly now: () => Date;
-  /** Seconds on a clock that nobody sets. */
-  readonly monotonic: () => number;
 }
 
 export interface ListRequest extends BatchRequest {
@@ -95,7 +91,10 @@ export interface SignedList {
 }
 
 export interface Signer {
-  /** Signs what passes, and says of the rest why not: `grant-mismatch`, `grant-exceeded` or a code of the gate. */
+  /**
+   * Signs what passes, certificates and requests for one, and says of the rest why not: `grant-mismatch`,
+   * `grant-exceeded` or a code of the gate.
+   */
   sign(
     requests: readonly BatchRequest[],
     extension: LogExtension | undefined,
@@ -104,7 +103,9 @@ export interface Signer {
   signList(request: ListRequest, extension: LogExtension | undefined): Promise<SignedList>;
   /** Applies statements about requesters, canonical JSON that the keeper has verified, in order, as the keeper does. */
   changeRequesters(statements: readonly Uint8Array[]): void;
+  /** Under a standing grant, those of the hour. */
   readonly signaturesLeft: number;
+  readonly allows: Allows;
 }
 
 type Intent = LogEntryOf<"sign.intent">;
@@ -129,8 +130,9 @@ const REMEMBERED_SERIAL_NUMBERS = 1 << 18;
 /**
  * Makes the signer of one key.
  *
- * @throws CountersignError `grant-mismatch` if the policy is not the one that was granted, `config-invalid` if the
- *   certificate is not that of the key, `policy-invalid`, `signature-invalid`.
+ * @throws CountersignError `grant-mismatch` if the policy is not the one that was granted, `grant-exceeded` if the
+ *   window has ended already, `config-invalid` if the certificate is not that of the key, `policy-invalid`,
+ *   `signature-invalid`.
  */
 export function createSigner(parts: SignerParts): Signer {
   const { key, grant, now } = parts;
@@ -139,24 +141,21 @@ export function createSigner(parts: SignerParts): Signer {
   const keyObject = publicKeyObject(publicKey);
   const algorithm = signatureAlgorithmFor(publicKey.type);
   const policy = compilePolicy(parsePolicy(parts.policy, "policy"));
-  if (isStanding(grant) && policyDigest(policy.policy) !== grant.policy) {
+  /** What the grant asks of requests that match it; undefined where it is for exact bytes. */
+  const matching = isDigests(grant) ? undefined : grant;
+  if (matching !== undefined && policyDigest(policy.policy) !== matching.policy) {
     throw new CountersignError(
       "grant-mismatch",
       `the grant is for another policy; this one has the digest ${policyDigest(policy.policy)}`,
     );
   }
   const log = openLogView(parts.logKey, parts.head);
-  const digests = isStanding(grant)
-    ? undefined
-    : new Set(grant.digests.filter((digest) => !parts.usedDigests.includes(digest)));
-  const allowance = isStanding(grant)
-    ? hourlyAllowance(grant.signaturesPerHour, parts.alreadySigned, parts.monotonic)
-    : undefined;
   let list = parts.list === undefined ? undefined : readLastList(parts.list);
   const issued = rememberedSerialNumbers();
   let listTurn: Promise<unknown> = Promise.resolve();
   let identity =
     parts.certificate === undefined ? undefined : identify(parts.certificate, parts.chain);
+  const open = openGrant(parts);
 
   function identify(certificate: Uint8Array, chain: readonly Uint8Array[]): Identity {
     const issuer = readIssuer(certificate);
@@ -167,7 +166,7 @@ export function createSigner(parts: SignerParts): Signer {
       );
     }
     const { issuer: id, caKeys } = parts;
-    const { crlUrl, caIssuersUrl }: Partial<StandingGrant> = isStanding(grant) ? grant : {};
+    const { crlUrl, caIssuersUrl }: Partial<StandingGrant | WindowGrant> = matching ?? {};
     const gate = compileGate({
       issuer: id,
       certificate,
@@ -181,7 +180,10 @@ export function createSigner(parts: SignerParts): Signer {
   }
 
   /** The logged intent of a request, which is spent with this. */
-  function takeIntent(request: BatchRequest, operation: "certificate" | "crl"): Intent {
+  function takeIntent(
+    request: BatchRequest,
+    operations: readonly Intent["data"]["operation"][],
+  ): Intent {
     if (!log.spend(request.intentIndex, leafHash(request.intent))) {
       throw mismatch("no unspent intent of this request in the log");
     }
@@ -189,11 +191,11 @@ export function createSigner(parts: SignerParts): Signer {
     if (intent.type !== "sign.intent") throw mismatch(`a record of type ${intent.type} as intent`);
     const { subject, data } = intent;
     if (subject.keyId !== keyId) throw mismatch("an intent for another key");
-    if (data.operation !== operation) throw mismatch("an intent for another operation");
+    if (!operations.includes(data.operation)) throw mismatch("an intent for another operation");
     if (data.tbs !== digestOf(request.tbs)) throw mismatch("an intent for other bytes");
     // A CRL's intent need not name the policy, which has no rules for CRLs.
-    const named = data.policy ?? (operation === "crl" ? undefined : "no policy");
-    if (isStanding(grant) && named !== undefined && named !== grant.policy) {
+    const named = data.policy ?? (data.operation === "crl" ? undefined : "no policy");
+    if (matching !== undefined && named !== undefined && named !== matching.policy) {
       throw mismatch("an intent under a policy that is not granted");
     }
     return intent;
@@ -227,18 +229,12 @@ export function createSigner(parts: SignerParts): Signer {
     return ca;
   }
 
-  function checkLeaf(
-    tbs: TbsCertificate,
-    intent: Intent,
-    ca: Identity,
-    granted: StandingGrant | undefined,
-    at: Date,
-  ): void {
+  function checkLeaf(tbs: TbsCertificate, intent: Intent, ca: Identity, at: Date): void {
     const { profile } = intent.data;
     if (profile === undefined || intent.actor.kind !== "requester") {
       throw mismatch("an intent that names no profile or no requester");
     }
-    if (granted !== undefined && !granted.profiles.includes(profile)) {
+    if (isStanding(grant) && !grant.profiles.includes(profile)) {
       throw mismatch(`profile ${profile}, which the grant does not have`);
     }
     const rules = policy.policy.profiles.get(profile);
@@ -270,9 +266,9 @@ export function createSigner(parts: SignerParts): Signer {
     if (list?.revoked.has(latin1(serialNumber)) === true) {
       throw mismatch("a serial number that its last CRL revokes");
     }
-    if (isStanding(grant)) {
+    if (matching !== undefined) {
       const ca = checkIssuer(tbs.issuer, authorityKeyIdentifierOf(tbs));
-      checkLeaf(tbs, intent, ca, grant, at);
+      checkLeaf(tbs, intent, ca, at);
       if (!issued.add(latin1(serialNumber))) {
         throw mismatch("a serial number that it has signed before");
       }
@@ -286,12 +282,37 @@ export function createSigner(parts: SignerParts): Signer {
     }
     const ca = checkIssuer(tbs.issuer, authorityKeyIdentifierOf(tbs));
     if (isCa(tbs)) refusal(ca.gate.checkCaCertificate(tbs.der, { now: at }));
-    else checkLeaf(tbs, intent, ca, undefined, at);
+    else checkLeaf(tbs, intent, ca, at);
   }
 
-  function requireOperation(operation: "certificate" | "crl"): void {
-    if (isStanding(grant) && !grant.operations.includes(operation)) {
+  /** What another CA is to certify. Its bytes were granted; that they are a request, and of this key, is checked here. */
+  function checkRequest(tbs: Uint8Array): void {
+    const { subjectPublicKeyInfo } = parseCertificationRequestInfo(tbs);
+    if (!equalOctets(subjectPublicKeyInfo, key.publicKey)) {
+      throw mismatch("a certification request for another key");
+    }
+  }
+
+  /** That a grant for requests that match has this one's kind, and in a window its requester. */
+  function requireOperation({ actor, data: { operation, profile } }: Intent): void {
+    if (isStanding(grant) && !grant.operations.some((granted) => granted === operation)) {
       throw mismatch(`operation ${operation}, which the grant does not have`);
+    }
+    if (!isWindow(grant)) return;
+    const { window } = grant;
+    // No record of the log has a label, so no request can be shown to carry one that was approved.
+    if (window.labels !== undefined) throw mismatch("a request without a label of the window");
+    if (windowOperation(window, operation, profile) < 0) {
+      const named = profile === undefined ? "" : ` of profile ${profile}`;
+      throw mismatch(`operation ${operation}${named}, which the window does not have`);
+    }
+    // Nobody requests a CRL: the service makes it when it is due.
+    if (
+      operation === "certificate" &&
+      window.requesters !== undefined &&
+      (actor.kind !== "requester" || !window.requesters.includes(actor.id))
+    ) {
+      throw mismatch("a request of a requester that the window does not have");
     }
   }
 
@@ -299,17 +320,13 @@ export function createSigner(parts: SignerParts): Signer {
    * Counts, signs, and verifies. A count or a digest is gone before the key is used, whatever happens then; only a
    * digest whose signature was never made comes back.
    */
-  async function use(tbs: Uint8Array): Promise<Uint8Array> {
-    const digest = digestOf(tbs);
-    allowance?.spend(1);
-    if (digests !== undefined && !digests.delete(digest)) {
-      throw mismatch("bytes that were not granted, or were signed already");
-    }
+  async function use(tbs: Uint8Array, { operation, profile }: Intent["data"]): Promise<Uint8Array> {
+    const giveBack = open.spend({ tbs, operation, profile });
     let signature: Uint8Array;
     try {
       signature = await key.sign(tbs);
     } catch (error) {
-      digests?.add(digest);
+      giveBack();
       throw error;
     }
     if (!verifySignature(keyObject, algorithm, tbs, signature)) {
@@ -318,17 +335,20 @@ export function createSigner(parts: SignerParts): Signer {
         "the token made a signature that does not verify; it was thrown away",
       );
     }
+    open.signed();
     return signature;
   }
 
-  async function signCertificate(request: BatchRequest, at: Date): Promise<SignResult> {
+  async function signOne(request: BatchRequest, at: Date): Promise<SignResult> {
     try {
-      const intent = takeIntent(request, "certificate");
-      requireOperation("certificate");
-      const tbs = parseTbsCertificate(request.tbs);
-      checkCertificate(tbs, intent, at);
-      const signature = await use(request.tbs);
-      if (identity === undefined) {
+      open.check();
+      const intent = takeIntent(request, ["certificate", "request"]);
+      requireOperation(intent);
+      const isRequest = intent.data.operation === "request";
+      if (isRequest) checkRequest(request.tbs);
+      else checkCertificate(parseTbsCertificate(request.tbs), intent, at);
+      const signature = await use(request.tbs, intent.data);
+      if (identity === undefined && !isRequest) {
         // The founding of a root: from here on it signs as what it has just called itself.
         identity = identify(assembleSigned(request.tbs, algorithm.identifier, signature), []);
       }
@@ -354,13 +374,13 @@ export function createSigner(parts: SignerParts): Signer {
         `CRL number ${tbs.crlNumber}, which is not above the last one, ${list.number}`,
       );
     }
-    if (isStanding(grant)) {
+    if (matching !== undefined) {
       if (Math.abs(tbs.thisUpdate.getTime() - at.getTime()) > FIVE_MINUTES) {
         throw mismatch("thisUpdate more than five minutes from now");
       }
-      const longest = parseDuration(grant.maximumCrlLifetime) * 1000;
+      const longest = parseDuration(matching.maximumCrlLifetime) * 1000;
       if (tbs.nextUpdate.getTime() - tbs.thisUpdate.getTime() > longest) {
-        throw mismatch(`nextUpdate later than the grant allows, ${grant.maximumCrlLifetime}`);
+        throw mismatch(`nextUpdate later than the grant allows, ${matching.maximumCrlLifetime}`);
       }
     } else if (tbs.thisUpdate > at) {
       throw mismatch("thisUpdate later than now");
@@ -442,38 +462,43 @@ export function createSigner(parts: SignerParts): Signer {
   }
 
   async function signOneList(request: ListRequest, at: Date): Promise<SignedList> {
-    const intent = takeIntent(request, "crl");
-    requireOperation("crl");
+    open.check();
+    const intent = takeIntent(request, ["crl"]);
+    requireOperation(intent);
     const tbs = parseTbsCertList(request.tbs);
     const revoked = checkList(tbs, request, intent, at);
-    const signature = await use(request.tbs);
+    const signature = await use(request.tbs, intent.data);
     const crl = assembleSigned(request.tbs, algorithm.identifier, signature);
     list = { number: tbs.crlNumber, crl: digestOf(crl), revoked };
     return { signature, number: tbs.crlNumber, crl };
   }
 
   return {
-    async sign(requests, extension) {
-      try {
-        if (extension !== undefined) log.extend(extension);
-      } catch (error) {
-        const refused = { refusal: refusalOf(error) };
-        return requests.map(() => refused);
-      }
-      const at = now();
-      return Promise.all(requests.map((request) => signCertificate(request, at)));
+    sign(requests, extension) {
+      return open.during(() => {
+        try {
+          if (extension !== undefined) log.extend(extension);
+        } catch (error) {
+          const refused = { refusal: refusalOf(error) };
+          return Promise.resolve(requests.map(() => refused));
+        }
+        const at = now();
+        return Promise.all(requests.map((request) => signOne(request, at)));
+      });
     },
     signList(request, extension) {
-      try {
-        if (extension !== undefined) log.extend(extension);
-      } catch (error) {
-        return Promise.reject(error as Error);
-      }
-      // One after the other: each is checked against the one before it.
-      const turn = listTurn.then(() => signOneList(request, now()));
-      listTurn = turn.catch(() => {});
-      return turn.catch((error: unknown) => {
-        throw asRefusal(error);
+      return open.during(() => {
+        try {
+          if (extension !== undefined) log.extend(extension);
+        } catch (error) {
+          return Promise.reject(error as Error);
+        }
+        // One after the other: each is checked against the one before it.
+        const turn = listTurn.then(() => signOneList(request, now()));
+        listTurn = turn.catch(() => {});
+        return turn.catch((error: unknown) => {
+          throw asRefusal(error);
+        });
       });
     },
     changeRequesters(statements) {
@@ -486,7 +511,10 @@ export function createSigner(parts: SignerParts): Signer {
       }
     },
     get signaturesLeft() {
-      return allowance?.left ?? digests!.size;
+      return open.signaturesLeft;
+    },
+    get allows() {
+      return open.allows;
     },
   };
 }

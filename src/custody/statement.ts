@@ -50,6 +50,38 @@ export const roleRules = z.record(name, z.int().min(1).max(64));
 /** The age recipients that 3.1 allows: X25519, P-256 in hardware, and both in their hybrid form. */
 export const recipient = z.string().regex(/^age1(?:(?:tag|pq|tagpq)1)?[02-9ac-hj-np-z]{20,4096}$/);
 
+const DAY_MILLISECONDS = 86_400_000;
+
+/** What a window lets its key sign, and until when. */
+export const windowLimits = z
+  .strictObject({
+    operations: z
+      .array(
+        z.strictObject({
+          operation: z.enum(["certificate", "crl"]),
+          profile: name.exactOptional(),
+          max: count,
+        }),
+      )
+      .min(1)
+      .max(64)
+      .refine(
+        (all) =>
+          new Set(all.map(({ operation, profile = "" }) => `${operation} ${profile}`)).size ===
+          all.length,
+        "an operation stands there twice with the same profile",
+      ),
+    requesters: z.array(name).min(1).max(256).exactOptional(),
+    labels: z.array(name).min(1).max(256).exactOptional(),
+    notBefore: time,
+    notAfter: time,
+    idleSeconds: z.int().min(60).max(604_800),
+  })
+  .refine(({ notBefore, notAfter }) => {
+    const milliseconds = Date.parse(notAfter) - Date.parse(notBefore);
+    return milliseconds > 0 && milliseconds <= DAY_MILLISECONDS;
+  }, "a window is over after it has begun, and within 24 hours");
+
 export const ceremonyKinds = [
   "sign",
   "window",
@@ -74,25 +106,7 @@ const ceremonySchema = z.strictObject({
     .max(256)
     .exactOptional(),
   exemptions: digest.exactOptional(),
-  window: z
-    .strictObject({
-      operations: z
-        .array(
-          z.strictObject({
-            operation: z.enum(["certificate", "crl"]),
-            profile: name.exactOptional(),
-            max: count,
-          }),
-        )
-        .min(1)
-        .max(64),
-      requesters: z.array(name).min(1).max(256).exactOptional(),
-      labels: z.array(name).min(1).max(256).exactOptional(),
-      notBefore: time,
-      notAfter: time,
-      idleSeconds: z.int().min(60).max(604_800),
-    })
-    .exactOptional(),
+  window: windowLimits.exactOptional(),
   plan: digest.exactOptional(),
   rules: roleRules,
   roster: digest,
@@ -150,6 +164,7 @@ const submissionSchema = z.discriminatedUnion("verdict", [
   z.strictObject({ ...submission, verdict: z.literal("refuse"), reason }),
 ]);
 
+export type WindowLimits = z.infer<typeof windowLimits>;
 export type CeremonyStatement = z.infer<typeof ceremonySchema>;
 export type UnlockStatement = z.infer<typeof unlockSchema>;
 export type Approval = z.infer<typeof approvalSchema>;

@@ -11,10 +11,9 @@ import {
   ceremonyState,
   progressJson,
 } from "./ceremony-views.ts";
-import type { CustodyParts } from "./custody-parts.ts";
+import type { CustodyParts } from "../ceremony/view.ts";
 import { route, type Route } from "./route.ts";
 import {
-  base64,
   keyId,
   largeBase64,
   noteAnswer,

@@ -2,7 +2,7 @@
 
 import { z } from "zod";
 import { ceremonyKinds } from "../custody/statement.ts";
-import type { CeremonyView, MissingView, PersonView, UnlockView } from "./custody-parts.ts";
+import type { CeremonyView, MissingView, PersonView, UnlockView } from "../ceremony/view.ts";
 import { base64Text, digest, keyId, operatorId, timestamp } from "./schemas.ts";
 
 export const ceremonyState = z.enum([

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { namespaces } from "../custody/statement.ts";
 import { JSON_TYPE } from "./accept.ts";
 import { SIGNED_BODY_OCTETS } from "./body.ts";
-import type { CustodyParts, InboxItem, SealedKeyView, ShareSetView } from "./custody-parts.ts";
+import type { CustodyParts, InboxItem, SealedKeyView, ShareSetView } from "../ceremony/view.ts";
 import { route, type Route } from "./route.ts";
 import {
   base64Text,

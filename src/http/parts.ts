@@ -8,7 +8,7 @@ import type { Operator, Requesters } from "../issuance/requesters.ts";
 import type { Decision } from "../policy/decide.ts";
 import type { Crls } from "../revocation/crl-schedule.ts";
 import type { Revocations } from "../revocation/revocations.ts";
-import type { CustodyParts } from "./custody-parts.ts";
+import type { CustodyParts } from "../ceremony/view.ts";
 
 export interface Readiness {
   readonly ready: boolean;

@@ -5,7 +5,7 @@ import type { RosterVersion } from "../custody/roster.ts";
 import { namespaces, type Signed } from "../custody/statement.ts";
 import { JSON_TYPE } from "./accept.ts";
 import { SIGNED_BODY_OCTETS } from "./body.ts";
-import type { CustodyParts, EnrolmentView } from "./custody-parts.ts";
+import type { CustodyParts, EnrolmentView } from "../ceremony/view.ts";
 import { route, type Route } from "./route.ts";
 import { base64Text, digest, operatorId, signedBody, timestamp } from "./schemas.ts";
 

@@ -28,7 +28,7 @@ export type ApiContext = Koa.ParameterizedContext<RequestState>;
  */
 export type Access = "public" | "anyone" | "caller" | "operator" | "metrics";
 
-export type OperatorCaller = Extract<Caller, { kind: "operator" }>;
+type OperatorCaller = Extract<Caller, { kind: "operator" }>;
 
 export type CallerFor<A extends Access> = A extends "operator"
   ? OperatorCaller

@@ -5,7 +5,7 @@ import { namespaces } from "../custody/statement.ts";
 import { JSON_TYPE } from "./accept.ts";
 import { SIGNED_BODY_OCTETS } from "./body.ts";
 import { missing, missingJson, unlock, unlockJson, unlockState } from "./ceremony-views.ts";
-import type { CustodyParts, UnlockView } from "./custody-parts.ts";
+import type { CustodyParts, UnlockView } from "../ceremony/view.ts";
 import { route, type Route } from "./route.ts";
 import {
   base64,
@@ -39,10 +39,7 @@ const submission = z.strictObject({
 const refused = z.looseObject({
   ...problem.shape,
   operator: operatorId.optional().meta({ description: "Whose share it was to be" }),
-  given: z
-    .array(operatorId)
-    .optional()
-    .meta({ description: "Whose shares are counted, and stay so" }),
+  given: z.int().optional().meta({ description: "How many shares are counted, and stay so" }),
   threshold: z.int().optional(),
   missing: z.int().optional().meta({ description: "How many shares are missing still" }),
 });

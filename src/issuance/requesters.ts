@@ -4,8 +4,6 @@ import { hash } from "node:crypto";
 import { parseCanonicalJson } from "../audit/canonical-json.ts";
 import { digestOf } from "../audit/digest.ts";
 import { encodeEntry } from "../audit/entry.ts";
-import { CompactRange } from "../audit/merkle.ts";
-import { rangeNodes } from "../audit/tiles.ts";
 import { verifySshSignature } from "../custody/ssh-signature.ts";
 import { CountersignError } from "../errors.ts";
 import type { CompiledPolicy } from "../policy/decide.ts";
@@ -22,6 +20,7 @@ import { extensionOids, extKeyUsageOids } from "../x509/oid.ts";
 import type { Caller } from "./caller.ts";
 import type { Journal } from "./journal.ts";
 import type { Reads, StoredCertificate } from "./records.ts";
+import { checkSeenHead } from "./seen-head.ts";
 
 /** Namespace of the operators' signatures over requester statements: CUSTODY 6.1. */
 export const REQUESTER_NAMESPACE = "countersign-requester@v1";
@@ -188,7 +187,7 @@ export class RequesterRegister implements Requesters {
       );
     }
     checkChange(policy, parsed);
-    await this.#checkSeenHead(parsed.log);
+    await checkSeenHead(parsed.log, this.#parts);
     // A keeper that could not write its state would take this one for one out of turn.
     await this.#tell();
     const name = requesterNameOf(parsed);
@@ -219,32 +218,6 @@ export class RequesterRegister implements Requesters {
     for (let first; (first = this.#untaken[0]) !== undefined; this.#untaken.shift()) {
       await keeper.requester(first.statement, first.signature);
     }
-  }
-
-  /**
-   * The keeper checks the size, and knows no root but that of its own head.
-   *
-   * @throws CountersignError `statement-stale` unless the log had this head.
-   */
-  async #checkSeenHead({ size, root }: RequesterStatement["log"]): Promise<void> {
-    const { journal, reads } = this.#parts;
-    if (size <= journal.size) {
-      const nodes = await rangeNodes(
-        async (level, n) => {
-          const tile = await reads.tile(level, n);
-          if (tile === undefined) throw new Error(`tile ${level}/${n} of the log is missing`);
-          return tile;
-        },
-        0,
-        size,
-      );
-      const had = CompactRange.of(0, size, nodes).root();
-      if (Buffer.from(had).toString("base64") === root) return;
-    }
-    throw new CountersignError(
-      "statement-stale",
-      "the statement names a head that the log never had: make it again with the log's checkpoint",
-    );
   }
 
   #apply(statement: Uint8Array, parsed: RequesterStatement): CountersignError | undefined {

@@ -7,13 +7,15 @@
 
 import { hash } from "node:crypto";
 import type { TileUpdate } from "../audit/tiles.ts";
+import type { CustodyItem } from "../ceremony/journal.ts";
 import type { JournalItem } from "../issuance/journal.ts";
+import { custodyOperations, custodyStatements, isCustodyItem } from "./custody-batch.ts";
 import type { Connection, SqlValue } from "./database.ts";
 
 export interface Batch {
   /** The log's size before it. */
   readonly first: number;
-  readonly items: readonly JournalItem[];
+  readonly items: readonly (JournalItem | CustodyItem)[];
   readonly tiles: readonly TileUpdate[];
   readonly checkpoint?: { readonly size: number; readonly note: string } | undefined;
   /** Idempotency keys from before this are forgotten, some with each batch. */
@@ -33,6 +35,7 @@ const columns = [
   "crl_results",
   "requesters",
   "policies",
+  "custody",
   "tiles",
   "checkpoint_size",
   "checkpoint_note",
@@ -129,6 +132,7 @@ export async function prepareBatches(writer: Connection): Promise<void> {
   await writer.all("DROP VIEW IF EXISTS temp.journal_batch");
   await writer.all(view);
   await writer.all(trigger);
+  for (const statement of custodyStatements) await writer.all(statement);
 }
 
 /** Writes a batch in a transaction of its own. When it rejects, nothing of the batch was written. */
@@ -158,8 +162,13 @@ function encodeBatch(batch: Batch): SqlValue[] {
   const crlResults: unknown[] = [];
   const requesters: unknown[] = [];
   const policies: unknown[] = [];
+  const custody: unknown[] = [];
   batch.items.forEach((item, offset) => {
     entries.push(put(item.leaf));
+    if (isCustodyItem(item)) {
+      custody.push(...custodyOperations(item, offset, put));
+      return;
+    }
     switch (item.kind) {
       case "entry":
         break;
@@ -273,6 +282,7 @@ function encodeBatch(batch: Batch): SqlValue[] {
     JSON.stringify(crlResults),
     JSON.stringify(requesters),
     JSON.stringify(policies),
+    custody.length === 0 ? null : JSON.stringify(custody),
     JSON.stringify(tiles),
     batch.checkpoint?.size ?? null,
     batch.checkpoint?.note ?? null,

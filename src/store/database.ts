@@ -24,6 +24,13 @@ const BUSY_MILLISECONDS = 5000;
 export interface Connection {
   /** Runs a statement to its end. */
   all<Row>(sql: string, parameters?: readonly SqlValue[]): Promise<Row[]>;
+  /**
+   * Brings the WAL into the database and empties it, so that what was deleted is in neither.
+   *
+   * @param wait - How long for others who read, in milliseconds; nothing is written meanwhile.
+   * @returns Whether it is empty: not while somebody reads an older state.
+   */
+  emptyWal(wait: number): Promise<boolean>;
   readonly dataSource: DataSource;
   close(): Promise<void>;
 }
@@ -60,6 +67,9 @@ export async function openDatabase(file: string): Promise<Database> {
     await writer.all("PRAGMA journal_size_limit = 134217728");
     // And they should be found in memory: 64 MiB.
     await writer.all("PRAGMA cache_size = -65536");
+    // Sealed secrets and shares that are deleted are overwritten: CUSTODY.md 5.1. A crash may have left some in the WAL.
+    await writer.all("PRAGMA secure_delete = ON");
+    await writer.emptyWal(0);
     await refuseNewer(writer);
     await writer.dataSource.runMigrations();
     const reader = await connect(file, sqlite3.OPEN_READONLY, open);
@@ -205,22 +215,40 @@ function connectionOf(dataSource: DataSource): Connection {
     }
   }
 
+  function run<Row>(
+    sql: string,
+    parameters: readonly SqlValue[],
+    done: (error: Error | null, rows: Row[]) => void,
+  ): void {
+    prepared(sql, (unprepared, statement) => {
+      if (unprepared !== null) return done(unprepared, []);
+      // `all`, never `get`: it steps to the end, so that no statement stays open and holds an old snapshot.
+      statement.all<Row>(parameters, done);
+    });
+  }
+
   return {
     dataSource,
     all<Row>(sql: string, parameters: readonly SqlValue[] = []): Promise<Row[]> {
       return new Promise((resolve, reject) => {
         exclusively(() => {
-          prepared(sql, (unprepared, statement) => {
-            if (unprepared !== null) {
-              reject(unprepared);
-              return next();
-            }
-            // `all`, never `get`: it steps to the end, so that no statement stays open and holds an old snapshot.
-            statement.all<Row>(parameters, (error: Error | null, rows: Row[]) => {
-              if (error === null) resolve(rows);
-              else reject(error);
-              next();
-            });
+          run<Row>(sql, parameters, (error, rows) => {
+            if (error === null) resolve(rows);
+            else reject(error);
+            next();
+          });
+        });
+      });
+    },
+    emptyWal(wait) {
+      return new Promise((resolve, reject) => {
+        exclusively(() => {
+          database.configure("busyTimeout", wait);
+          run<{ busy: number }>("PRAGMA wal_checkpoint(TRUNCATE)", [], (error, rows) => {
+            database.configure("busyTimeout", BUSY_MILLISECONDS);
+            if (error === null) resolve(rows[0]?.busy === 0);
+            else reject(error);
+            next();
           });
         });
       });

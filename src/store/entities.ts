@@ -155,6 +155,168 @@ export const PolicyVersions = new EntitySchema({
   },
 });
 
+/** What statements name by digest. Digests of this table and those below are texts, `sha256:` and hex. */
+export const Objects = new EntitySchema({
+  name: "Object",
+  tableName: "object",
+  columns: { digest: { ...text, ...key }, octets: blob },
+});
+
+export const RosterVersions = new EntitySchema({
+  name: "RosterVersion",
+  tableName: "roster_version",
+  columns: {
+    version: { ...integer, ...key },
+    digest: text,
+    document: blob,
+    evidence: text, // JSON: signatures, and the ceremony's note and approvals
+    log_index: integer,
+  },
+});
+
+/** `changed_index` is the index of the record of the last change of state, here and below. */
+export const Ceremonies = new EntitySchema({
+  name: "Ceremony",
+  tableName: "ceremony",
+  columns: {
+    digest: { ...text, ...key },
+    id: text,
+    kind: text,
+    key_id: { ...text, ...optional },
+    proposer: text,
+    note: text,
+    state: text,
+    not_after: integer,
+    created_at: integer,
+    log_index: integer,
+    changed_index: integer,
+  },
+  uniques: [{ name: "ceremony_id", columns: ["id"] }],
+  indices: [{ name: "ceremony_log_index", columns: ["log_index"] }],
+});
+
+export const Approvals = new EntitySchema({
+  name: "Approval",
+  tableName: "approval",
+  columns: {
+    ceremony: { ...text, ...key },
+    operator: { ...text, ...key },
+    verdict: text,
+    role: text,
+    statement: blob,
+    signature: text,
+    at: integer,
+    log_index: integer,
+  },
+});
+
+export const Aborts = new EntitySchema({
+  name: "Abort",
+  tableName: "abort",
+  columns: {
+    ceremony: { ...text, ...key },
+    operator: { ...text, ...key },
+    statement: blob,
+    signature: text,
+    log_index: integer,
+  },
+});
+
+export const Unlocks = new EntitySchema({
+  name: "Unlock",
+  tableName: "unlock",
+  columns: {
+    digest: { ...text, ...key },
+    id: text,
+    ceremony: text,
+    key_id: text,
+    share_set: text,
+    note: text,
+    state: text,
+    expires_at: integer,
+    log_index: integer,
+    changed_index: integer,
+  },
+  uniques: [{ name: "unlock_id", columns: ["id"] }],
+  indices: [
+    { name: "unlock_ceremony", columns: ["ceremony"] },
+    {
+      name: "unlock_gathering",
+      columns: ["ceremony"],
+      unique: true,
+      where: `"state" = 'gathering'`,
+    },
+  ],
+});
+
+export const Submissions = new EntitySchema({
+  name: "Submission",
+  tableName: "submission",
+  columns: {
+    unlock: { ...text, ...key },
+    operator: { ...text, ...key },
+    verdict: text,
+    statement: blob,
+    signature: text,
+    at: integer,
+    log_index: integer,
+  },
+});
+
+export const ShareSets = new EntitySchema({
+  name: "ShareSet",
+  tableName: "share_set",
+  columns: {
+    digest: { ...text, ...key },
+    key_id: text,
+    epoch: integer,
+    ceremony: text,
+    note: text,
+    sealed: { ...blob, ...optional }, // CSKB; null once retired or dropped
+    state: text,
+    log_index: integer,
+    changed_index: integer,
+  },
+  indices: [
+    { name: "share_set_key", columns: ["key_id"] },
+    { name: "share_set_active", columns: ["key_id"], unique: true, where: `"state" = 'active'` },
+  ],
+});
+
+export const Shares = new EntitySchema({
+  name: "Share",
+  tableName: "share",
+  columns: {
+    share_set: { ...text, ...key },
+    idx: { ...integer, ...key },
+    operator: text,
+    file: { ...blob, ...optional }, // age; null once confirmed, retired or dropped
+    file_sha256: text,
+    confirmation: { ...text, ...optional }, // JSON: statement, signature
+    confirmed_index: { ...integer, ...optional },
+    proved_at: { ...integer, ...optional },
+    proved_index: { ...integer, ...optional },
+  },
+});
+
+export const Enrolments = new EntitySchema({
+  name: "Enrolment",
+  tableName: "enrolment",
+  columns: {
+    id: { ...text, ...key },
+    operator: text,
+    keys: text, // JSON
+    recipient: text,
+    statement: { ...blob, ...optional },
+    signature: { ...text, ...optional },
+    challenge: blob, // age
+    challenge_sha256: text,
+    state: text,
+    created_at: integer,
+  },
+  indices: [{ name: "enrolment_created", columns: ["created_at"] }],
+});
+
 export const entities = [
   AuditEntries,
   AuditTiles,
@@ -166,4 +328,14 @@ export const entities = [
   Crls,
   RequesterStatements,
   PolicyVersions,
+  Objects,
+  RosterVersions,
+  Ceremonies,
+  Approvals,
+  Aborts,
+  Unlocks,
+  Submissions,
+  ShareSets,
+  Shares,
+  Enrolments,
 ];

@@ -4,9 +4,11 @@ import { setImmediate } from "node:timers/promises";
 import { equal, leafHash } from "../audit/merkle.ts";
 import { MAX_ENTRY_LENGTH, type TileTree } from "../audit/tiles.ts";
 import { CountersignError } from "../errors.ts";
-import type { Journal, JournalItem, LogHeadKeeper } from "../issuance/journal.ts";
+import type { CustodyItem, CustodyJournal } from "../ceremony/journal.ts";
+import type { JournalItem, LogHeadKeeper } from "../issuance/journal.ts";
 import { insertBatch, prepareBatches } from "./batch.ts";
-import { sqliteCode, type Connection, type Database } from "./database.ts";
+import { custodyError, custodySize, erases, isCustodyItem } from "./custody-batch.ts";
+import { sqliteCode, type Connection, type Database, type SqlValue } from "./database.ts";
 import { checkLog, type KeeperHead } from "./log-check.ts";
 
 /** What one commit takes at most; the rest waits for the next. */
@@ -25,8 +27,17 @@ const TROUBLE_MILLISECONDS = 15_000;
 /** How long the answer to an Idempotency-Key is kept. */
 const IDEMPOTENCY_MILLISECONDS = 24 * 3_600_000;
 
+/** How long a request to be enrolled waits to be proved. */
+const ENROLMENT_MILLISECONDS = 7 * 24 * 3_600_000;
+
+/** How long writing stops, at most, to empty the WAL of what was deleted; and how long until that is tried again. */
+const ERASE_MILLISECONDS = 250;
+const ERASE_AGAIN_MILLISECONDS = 10_000;
+
+type Item = JournalItem | CustodyItem;
+
 /** The journal as its owner holds it. */
-export interface ClosableJournal extends Journal {
+export interface ClosableJournal extends CustodyJournal {
   /** Drains it; what is appended after the call is refused. */
   close(): Promise<void>;
 }
@@ -87,8 +98,10 @@ async function catchUp(
   return checkpoint;
 }
 
+/** Items that are written together, or not at all. */
 interface Waiting {
-  readonly item: JournalItem;
+  readonly items: readonly Item[];
+  /** With the index of the first. */
   readonly resolve: (index: number) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -111,6 +124,9 @@ function startJournal(parts: {
   let stopped: CountersignError | undefined;
   let closed = false;
   let timer: NodeJS.Timeout | undefined;
+  let unerased = false; // whether the WAL may hold what was deleted
+  let eraser: NodeJS.Timeout | undefined;
+  let asides = 0;
   let idle: (() => void)[] = [];
   let fail!: (error: Error) => void;
   const failed = new Promise<Error>((resolve) => (fail = resolve));
@@ -119,21 +135,35 @@ function startJournal(parts: {
     writing = true;
     clearTimeout(timer);
     if (withCheckpoint && queue.length === 0) await commit([]);
+    if (unerased && eraser === undefined) await erase();
     while (queue.length > 0) {
       // What this turn of the event loop still brings travels along.
       await setImmediate();
       await commit(takeBatch());
+      if (unerased && eraser === undefined) await erase();
     }
     writing = false;
     rest();
   }
 
+  /** Somebody who reads for long, as a verifier does, keeps the WAL: then it is tried again, now and then. */
+  async function erase(): Promise<void> {
+    unerased = !(await writer.emptyWal(ERASE_MILLISECONDS).catch(() => false));
+    if (!unerased) return;
+    eraser = setTimeout(() => {
+      eraser = undefined;
+      if (!writing && !closed) void write(false);
+    }, ERASE_AGAIN_MILLISECONDS).unref();
+  }
+
   function takeBatch(): Waiting[] {
     let octets = 0;
+    let items = 0;
     let count = 0;
-    while (count < queue.length && count < MAX_BATCH_ITEMS) {
-      octets += sizeOf(queue[count]!.item);
-      if (count > 0 && octets > MAX_BATCH_OCTETS) break;
+    for (const waiting of queue) {
+      items += waiting.items.length;
+      octets += waiting.items.reduce((sum, item) => sum + sizeOf(item), 0);
+      if (count > 0 && (items > MAX_BATCH_ITEMS || octets > MAX_BATCH_OCTETS)) break;
       count++;
     }
     const batch = queue.slice(0, count);
@@ -145,7 +175,8 @@ function startJournal(parts: {
     if (stopped !== undefined) return rejectAll(batch, stopped);
     const before = tree.snapshot();
     const first = tree.size;
-    const hashes = batch.map(({ item }) => leafHash(item.leaf));
+    const items = batch.flatMap((waiting) => waiting.items);
+    const hashes = items.map(({ leaf }) => leafHash(leaf));
     const carried = checkpoint;
     try {
       if (doubtful) await compareSize(first);
@@ -153,7 +184,7 @@ function startJournal(parts: {
       //    the keeper has not signed; the next start has them signed.
       await insertBatch(writer, {
         first,
-        items: batch.map(({ item }) => item),
+        items,
         tiles: tree.append(hashes),
         checkpoint: carried,
         idempotencyFrom: new Date(now().getTime() - IDEMPOTENCY_MILLISECONDS),
@@ -168,16 +199,21 @@ function startJournal(parts: {
         return commit(batch.slice(half));
       }
       if (!isOfAnItem(error)) failure = { error: cannotWrite(error), at: performance.now() };
-      for (const { item, reject } of batch) reject(stopped ?? unwritten(item, error));
+      for (const waiting of batch) waiting.reject(stopped ?? unwritten(waiting.items, error));
       return;
     }
     failure = undefined;
     committed = tree.size;
+    if (items.some(erases)) unerased = true;
     if (checkpoint === carried) checkpoint = undefined;
     if (stopped !== undefined) return rejectAll(batch, stopped);
     // 2. The keeper hears of it before anybody who waits does, so that their requests to sign come after it.
     if (hashes.length > 0) void sign(first, hashes);
-    batch.forEach(({ resolve }, offset) => resolve(first + offset));
+    let index = first;
+    for (const waiting of batch) {
+      waiting.resolve(index);
+      index += waiting.items.length;
+    }
   }
 
   /** After a failed commit: whether the log still ends where this journal thinks it does. */
@@ -211,7 +247,7 @@ function startJournal(parts: {
 
   /** When nothing else is to do, the last checkpoint is stored by a commit of its own. */
   function rest(): void {
-    if (writing || signing > 0) return;
+    if (writing || signing > 0 || asides > 0) return;
     if (checkpoint !== undefined && stopped === undefined) {
       clearTimeout(timer);
       timer = setTimeout(() => {
@@ -231,8 +267,28 @@ function startJournal(parts: {
     fail(cause instanceof Error ? cause : new Error(String(cause)));
   }
 
+  /** What is written without a record, by the same connection. */
+  async function aside<Row>(sql: string, parameters: readonly SqlValue[]): Promise<Row[]> {
+    if (stopped !== undefined) throw stopped;
+    if (closed) throw new CountersignError("log-unavailable", "the log is closed");
+    asides++;
+    try {
+      return await writer.all<Row>(sql, parameters);
+    } catch (error) {
+      throw isOfAnItem(error)
+        ? new CountersignError("enrolment-refused", "it contradicts what is stored", {
+            cause: error,
+          })
+        : cannotWrite(error);
+    } finally {
+      asides--;
+      rest();
+    }
+  }
+
   async function settled(): Promise<void> {
-    while (writing || signing > 0) await new Promise<void>((resolve) => idle.push(resolve));
+    while (writing || signing > 0 || asides > 0)
+      await new Promise<void>((resolve) => idle.push(resolve));
   }
 
   async function drain(): Promise<void> {
@@ -242,17 +298,52 @@ function startJournal(parts: {
       await settled();
     }
     clearTimeout(timer);
+    if (closed) clearTimeout(eraser);
+  }
+
+  function append(items: readonly Item[]): Promise<number> {
+    return new Promise((resolve, reject) => {
+      if (stopped !== undefined) throw stopped;
+      if (closed) throw new CountersignError("log-unavailable", "the log is closed");
+      for (const item of items) checkItem(item);
+      queue.push({ items, resolve, reject });
+      if (!writing) void write(false);
+    });
   }
 
   return {
-    append(item) {
-      return new Promise((resolve, reject) => {
-        if (stopped !== undefined) throw stopped;
-        if (closed) throw new CountersignError("log-unavailable", "the log is closed");
-        checkItem(item);
-        queue.push({ item, resolve, reject });
-        if (!writing) void write(false);
-      });
+    append: (item) => append([item]),
+    appendAll: append,
+    async enrolment(row) {
+      const createdAt = row.createdAt.getTime();
+      await aside("DELETE FROM enrolment WHERE state = 'requested' AND created_at < ?", [
+        createdAt - ENROLMENT_MILLISECONDS,
+      ]);
+      await aside(
+        `INSERT INTO enrolment
+           (id, operator, keys, recipient, statement, signature, challenge, challenge_sha256, state, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'requested', ?)`,
+        [
+          row.id,
+          row.operator,
+          JSON.stringify(row.keys),
+          row.recipient,
+          row.statement,
+          row.signature,
+          row.challenge,
+          row.challengeSha256,
+          createdAt,
+        ],
+      );
+    },
+    async proved(id) {
+      const found = await aside<{ state: string }>("SELECT state FROM enrolment WHERE id = ?", [
+        id,
+      ]);
+      if (found.length === 0) {
+        throw new CountersignError("enrolment-unknown", "there is no such request to be enrolled");
+      }
+      await aside("UPDATE enrolment SET state = 'proved' WHERE id = ?", [id]);
     },
     get size() {
       return committed;
@@ -275,7 +366,7 @@ function rejectAll(batch: readonly Waiting[], error: CountersignError): void {
 }
 
 /** What the database would take and change. */
-function checkItem(item: JournalItem): void {
+function checkItem(item: Item): void {
   if (item.leaf.length > MAX_ENTRY_LENGTH) {
     throw new RangeError(
       `an entry has at most ${MAX_ENTRY_LENGTH} octets, got ${item.leaf.length}`,
@@ -288,7 +379,8 @@ function checkItem(item: JournalItem): void {
   }
 }
 
-function sizeOf(item: JournalItem): number {
+function sizeOf(item: Item): number {
+  if (isCustodyItem(item)) return item.leaf.length + custodySize(item);
   switch (item.kind) {
     case "certificate-done":
       return item.leaf.length + item.certificate.length;
@@ -314,9 +406,13 @@ function isOfAnItem(error: unknown): boolean {
   return code === undefined || code === "SQLITE_CONSTRAINT";
 }
 
-function unwritten(item: JournalItem, cause: unknown): CountersignError {
+function unwritten(items: readonly Item[], cause: unknown): CountersignError {
   if (!isOfAnItem(cause)) return cannotWrite(cause);
-  return item.kind === "revocation"
+  for (const item of items) {
+    const refused = isCustodyItem(item) ? custodyError(item, cause) : undefined;
+    if (refused !== undefined) return refused;
+  }
+  return items[0]?.kind === "revocation"
     ? new CountersignError("revocation-conflict", "the certificate is already revoked", { cause })
     : new CountersignError("log-unavailable", "the record contradicts what is stored", { cause });
 }

@@ -106,23 +106,43 @@ function pemContent(input: Uint8Array | string): Uint8Array {
   }
 }
 
-function parseRequest(der: Uint8Array): CertificationRequest {
-  const { tbs: info, signatureAlgorithm, signature } = parseSigned(der);
+/** What the holder of a key signs to have it certified; the fields are not judged. */
+export interface CertificationRequestInfo {
+  /** Name, DER. */
+  readonly subject: Uint8Array;
+  /** DER. */
+  readonly subjectPublicKeyInfo: Uint8Array;
+  /** Those that are asked for. */
+  readonly extensions: readonly Extension[];
+}
+
+/**
+ * Reads a CertificationRequestInfo.
+ *
+ * @throws DerError for everything but the one DER encoding; CountersignError `csr-malformed` as
+ *   `readCertificationRequest`.
+ */
+export function parseCertificationRequestInfo(info: Uint8Array): CertificationRequestInfo {
   const reader = DerReader.inside(DerReader.whole(info, Tag.sequence));
   const version = reader.read(Tag.integer);
   if (integerValue(version) !== 0) throw new DerError("request is not of version 0", version.start);
   const subject = readName(reader);
-  const spki = readSubjectPublicKeyInfo(reader);
+  const subjectPublicKeyInfo = readSubjectPublicKeyInfo(reader);
   const attributes = reader.read(contextTag(0, true));
   reader.finish();
-  const extensions = requestedExtensions(attributes);
+  return { subject, subjectPublicKeyInfo, extensions: requestedExtensions(attributes) };
+}
+
+function parseRequest(der: Uint8Array): CertificationRequest {
+  const { tbs: info, signatureAlgorithm, signature } = parseSigned(der);
+  const { subject, subjectPublicKeyInfo, extensions } = parseCertificationRequestInfo(info);
   const subjectAltName = extensions.find(({ oid }) => oid === extensionOids.subjectAltName);
   if (signatureAlgorithmFrom(signatureAlgorithm) === undefined) refuseAlgorithm(signatureAlgorithm);
   return {
     der,
     info,
     subject,
-    publicKey: requestedPublicKey(spki),
+    publicKey: requestedPublicKey(subjectPublicKeyInfo),
     names: subjectAltName === undefined ? [] : parseGeneralNames(subjectAltName.value),
     otherExtensions: extensions.filter((extension) => extension !== subjectAltName),
     signatureAlgorithm,

@@ -5,6 +5,9 @@ import { encodeEntry, entryText, parseEntry, type LogEntry } from "../../src/aud
 const at = new Date("2026-11-21T20:05:01.123Z");
 const keyId = "6feecc8c16c5551d9feb3eb5f77e2da773bf68bd9ef9c52927ceb2c86e56892b";
 const digest = `sha256:${"ab".repeat(32)}`;
+const alice = { kind: "operator", id: "alice", via: "sshsig" } as const;
+const evidence = { statement: "AAEC", signature: "AAEC" };
+const unlocking = { ceremony: digest, unlock: digest, keyId, epoch: 7 };
 const requester = { kind: "requester", id: "deploy", via: "api-key" } as const;
 
 const intent: LogEntry = {
@@ -91,9 +94,15 @@ test.for<LogEntry>([
   {
     type: "roster.changed",
     at,
-    actor: { kind: "operator", id: "alice" },
+    actor: { kind: "service", id: "s" },
     subject: {},
-    data: { operators: [{ id: "alice", keys: ["ssh-ed25519 AAAA"] }] },
+    data: {
+      version: 2,
+      roster: digest,
+      document: "e30=",
+      signatures: [{ operator: "alice", signature: "AAEC" }],
+      ceremony: digest,
+    },
   },
   {
     type: "access.denied",
@@ -111,11 +120,126 @@ test.for<LogEntry>([
     data: { reason: "asked" },
   },
   {
+    type: "ceremony.opened",
+    at,
+    actor: alice,
+    subject: { ceremony: digest, keyId },
+    data: { kind: "reshare", note: "{}\n\n— k AAAA\n", plan: "e30=" },
+  },
+  {
+    type: "ceremony.step",
+    at,
+    actor: alice,
+    subject: { ceremony: digest },
+    data: { state: "abort-asked", reason: "a typing error" },
+    evidence,
+  },
+  {
+    type: "ceremony.closed",
+    at,
+    actor: { kind: "service", id: "s" },
+    subject: { ceremony: digest },
+    data: { state: "expired" },
+  },
+  {
+    type: "approval.accepted",
+    at,
+    actor: alice,
+    subject: { ceremony: digest },
+    data: { verdict: "approve", role: "officer" },
+    evidence,
+  },
+  {
+    type: "approval.refused",
+    at,
+    actor: alice,
+    subject: { ceremony: digest },
+    data: { code: "approval-stale" },
+    evidence,
+  },
+  {
+    type: "unlock.opened",
+    at,
+    actor: alice,
+    subject: unlocking,
+    data: { note: "{}\n\n— k AAAA\n" },
+  },
+  {
     type: "share.accepted",
     at,
     actor: { kind: "operator", id: "bob", via: "sshsig" },
-    subject: { epoch: 7 },
-    data: { index: 2 },
+    subject: unlocking,
+    data: { index: 2, quorum: 2, threshold: 3 },
+    evidence,
+  },
+  {
+    type: "share.refused",
+    at,
+    actor: alice,
+    subject: unlocking,
+    data: { code: "share-wrong", index: 1 },
+    evidence,
+  },
+  {
+    type: "unlock.closed",
+    at,
+    actor: { kind: "keeper", id: "k" },
+    subject: unlocking,
+    data: { state: "ended", reason: "restart" },
+  },
+  {
+    type: "key.unlocked",
+    at,
+    actor: { kind: "service", id: "s" },
+    subject: { ceremony: digest, keyId },
+    data: { kind: "sign", people: ["alice", "bob"] },
+  },
+  {
+    type: "key.locked",
+    at,
+    actor: alice,
+    subject: { keyId, unlock: digest, ceremony: digest },
+    data: { reason: "asked" },
+    evidence,
+  },
+  {
+    type: "key.generated",
+    at,
+    actor: { kind: "keeper", id: "k" },
+    subject: { ceremony: digest, keyId, epoch: 7, shareSet: digest },
+    data: { note: "{}\n\n— k AAAA\n" },
+  },
+  {
+    type: "share.confirmed",
+    at,
+    actor: alice,
+    subject: { keyId, epoch: 7, shareSet: digest },
+    data: { index: 32 },
+    evidence,
+  },
+  {
+    type: "share.drill",
+    at,
+    actor: alice,
+    subject: { keyId, epoch: 7, shareSet: digest },
+    data: { index: 1 },
+    evidence,
+  },
+  {
+    type: "share-set.activated",
+    at,
+    actor: { kind: "service", id: "s" },
+    subject: { keyId, epoch: 7, shareSet: digest },
+    data: { previous: digest },
+  },
+  { type: "panic", at, actor: alice, subject: {}, data: { reason: "stolen laptop" }, evidence },
+  { type: "resume", at, actor: { kind: "service", id: "s" }, subject: { ceremony: digest } },
+  {
+    type: "alert",
+    at,
+    actor: { kind: "service", id: "s" },
+    subject: { unlock: digest, keyId },
+    data: { code: "share-not-yours", operator: "bob" },
   },
 ])("AUDIT 9.2: $type is read as it was written", (entry) => {
   expect(parseEntry(encodeEntry(entry))).toEqual(entry);
@@ -170,6 +294,82 @@ test.for<{ name: string; change: Record<string, Json> }>([
     ...change,
   };
   expect(() => parseEntry(Buffer.from(canonicalJson(document)))).toThrow(SyntaxError);
+});
+
+/** What stands in the record of a share that was taken. */
+const taken = {
+  type: "countersign/share.accepted/v1",
+  at: at.toISOString(),
+  actor: alice,
+  subject: unlocking,
+  data: { index: 2, quorum: 2, threshold: 3 },
+  evidence,
+};
+
+test.for<{ name: string; document: Record<string, Json>; says: RegExp }>([
+  {
+    name: "a share without what its custodian signed",
+    document: { ...taken, evidence: undefined as unknown as Json },
+    says: /evidence is missing/,
+  },
+  {
+    name: "a share of index 0",
+    document: { ...taken, data: { ...taken.data, index: 0 } },
+    says: /data\.index/,
+  },
+  {
+    name: "a share of index 33",
+    document: { ...taken, data: { ...taken.data, index: 33 } },
+    says: /data\.index/,
+  },
+  {
+    name: "a share of epoch 0",
+    document: { ...taken, subject: { ...unlocking, epoch: 0 } },
+    says: /subject\.epoch/,
+  },
+  {
+    name: "a share with its text",
+    document: { ...taken, data: { ...taken.data, share: "CSSHARE1" } },
+    says: /unknown member data\.share/,
+  },
+  {
+    name: "a statement of the keeper with somebody's signature",
+    document: {
+      ...taken,
+      type: "countersign/unlock.opened/v1",
+      data: { note: "{}" },
+    },
+    says: /unknown member evidence/,
+  },
+  {
+    name: "a ceremony of an unknown kind",
+    document: {
+      ...taken,
+      type: "countersign/ceremony.opened/v1",
+      subject: { ceremony: digest },
+      data: { kind: "rehearsal", note: "{}" },
+      evidence: undefined as unknown as Json,
+    },
+    says: /data\.kind/,
+  },
+  {
+    name: "a ceremony that closes because an abort was asked for",
+    document: {
+      ...taken,
+      type: "countersign/ceremony.closed/v1",
+      subject: { ceremony: digest },
+      data: { state: "abort-asked" },
+    },
+    says: /data\.state/,
+  },
+])("AUDIT 9.2: $name is refused", ({ document, says }) => {
+  const { evidence: given, ...rest } = document;
+  const read = () =>
+    parseEntry(
+      Buffer.from(canonicalJson(given === undefined ? rest : { ...rest, evidence: given })),
+    );
+  expect(read).toThrow(SyntaxError);
+  expect(read).toThrow(says);
 });
 
 test("AUDIT 9.2: what would be refused when it is read is not written", () => {

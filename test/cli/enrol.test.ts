@@ -202,7 +202,7 @@ test("a request that is sent proves its recipient at once", async () => {
   const answer = await countersignJson<{ id: string; proved: boolean }>(
     [
       ...flags("dora"),
-      ...["--url", service.sites.url, "--ca", path("service.pem")],
+      ...["--url", service.sites.apiUrl, "--ca", path("service.pem")],
       ...["enrol", "--yes"],
     ],
     { env: { HOME: home("dora") } },

@@ -47,7 +47,7 @@ import type {
   ProposeCommand,
   ShareSetView,
   UnlockView,
-} from "../../src/http/custody-parts.ts";
+} from "../../src/ceremony/view.ts";
 import { makeSshKey } from "../custody/keeper-home.ts";
 import { logSigner } from "../support/log.ts";
 import { startSites, type TestSites } from "../support/http-sites.ts";
@@ -381,7 +381,7 @@ export async function startPeopleService(ids: readonly string[]): Promise<People
   // Sessions are of today, as the command's clock is.
   sites.domain.now = new Date();
   sites.domain.operators.push(...people.map(({ id, publicKey }) => ({ id, keys: [publicKey] })));
-  writeFileSync(path("service.pem"), sites.certificate);
+  writeFileSync(path("service.pem"), sites.apiCertificate);
 
   const document: RosterDocument = {
     type: "countersign/roster/v1",
@@ -435,7 +435,7 @@ export async function startPeopleService(ids: readonly string[]): Promise<People
       writeFileSync(
         config,
         JSON.stringify({
-          url: sites.url,
+          url: sites.apiUrl,
           ca: path("service.pem"),
           operator: person.id,
           sshKey: person.sshKey,

@@ -1,226 +1,37 @@
 /** The rules of the signer on keys in this process: what a captured service would ask for. */
 
-import { generateKeyPairSync, randomBytes } from "node:crypto";
 import { expect, test } from "vitest";
-import { checkpointText } from "../../src/audit/checkpoint.ts";
-import { encodeEntry, type Actor } from "../../src/audit/entry.ts";
-import { leafHash } from "../../src/audit/merkle.ts";
-import { noteSigner, signNote } from "../../src/audit/signed-note.ts";
-import { policyDigest, type Grant } from "../../src/custody/grant.ts";
-import type { LogExtension } from "../../src/custody/log-view.ts";
-import { errorOf } from "../../src/custody/refusal.ts";
-import {
-  createSigner,
-  type ListRequest,
-  type Signer,
-  type SignerParts,
-} from "../../src/custody/signer.ts";
-import { parsePolicy } from "../../src/policy/document.ts";
-import { buildTbsCertList, type RevokedCertificate } from "../../src/x509/certificate-list.ts";
+import type { SignerParts } from "../../src/custody/signer.ts";
+import type { RevokedCertificate } from "../../src/x509/certificate-list.ts";
 import {
   buildRootTbsCertificate,
-  buildTbsCertificate,
-  certificateTemplate,
-  type CertificateFields,
   type CertificateLeaf,
 } from "../../src/x509/certificate-template.ts";
-import { parseTbsCertificate } from "../../src/x509/certificate.ts";
-import {
-  DerReader,
-  element,
-  encodingOf,
-  integer,
-  sequence,
-  Tag,
-  type DerElement,
-} from "../../src/x509/der.ts";
+import { DerReader, element, integer, sequence, Tag } from "../../src/x509/der.ts";
 import { encodeExtension } from "../../src/x509/extension.ts";
-import { emptyName, encodeName } from "../../src/x509/name.ts";
-import { extensionOids, extKeyUsageOids } from "../../src/x509/oid.ts";
-import { spkiDigest } from "../../src/x509/public-key.ts";
-import { serialNumberFrom } from "../../src/x509/serial-number.ts";
-import { assembleSigned } from "../../src/x509/signed.ts";
+import { encodeName } from "../../src/x509/name.ts";
+import { extensionOids } from "../../src/x509/oid.ts";
 import { refused } from "../support/refused.ts";
-import { DAY, softwareCa, softwareKey, type SoftwareKey } from "../support/software-ca.ts";
-import { digestOf, policyText, TestLog, webRequester, type IntentChange } from "./keeper-home.ts";
-
-const HOUR = 3_600_000;
-const now = new Date("2026-11-21T12:00:00Z");
-const ca = softwareCa(new Date(now.getTime() - 100 * DAY));
-const key = ca.issuingKey;
-const leafKey = softwareKey("P-256");
-const logKey = noteSigner("test.example/audit", generateKeyPairSync("ed25519").privateKey);
-const policy = policyDigest(parsePolicy(policyText, "policy"));
-const standing: Grant = {
-  operations: ["certificate", "crl"],
-  profiles: ["server", "short"],
-  policy,
-  signaturesPerHour: 1000,
-  maximumCrlLifetime: "8d",
-};
-
-interface Bench {
-  readonly signer: Signer;
-  /** The clock of the signer, and of what is made here. */
-  now: Date;
-  readonly sign: (tbs: Uint8Array, change?: IntentChange) => Promise<Uint8Array | Error>;
-  readonly signList: (
-    tbs: Uint8Array,
-    change?: IntentChange & Partial<Pick<ListRequest, "predecessor" | "dropped">>,
-  ) => Promise<Uint8Array | Error>;
-}
-
-function bench(change: Partial<SignerParts> = {}): Bench {
-  const log = new TestLog();
-  let seen = 0;
-  const keyId = spkiDigest(change.key?.publicKey ?? key.info.spki);
-  const signer = createSigner({
-    key: signingKey(key),
-    issuer: "issuing",
-    grant: standing,
-    alreadySigned: 0,
-    usedDigests: [],
-    policy: policyText,
-    certificate: ca.issuing,
-    chain: [ca.root],
-    caKeys: new Set([ca.rootKey.keyId, ca.issuingKey.keyId]),
-    logKey: logKey.verifierKey.text,
-    head: undefined,
-    list: undefined,
-    now: () => self.now,
-    monotonic: () => 0,
-    ...change,
-  });
-  function logged(
-    tbs: Uint8Array,
-    asked: IntentChange,
-  ): { intentIndex: number; intent: Uint8Array; extension: LogExtension } {
-    const intent = intentFor(tbs, asked, keyId);
-    const intentIndex = log.add(intent);
-    const size = log.range.end;
-    const note = signNote(checkpointText(logKey.name, size, log.range.root()), logKey);
-    const leaves = log.leaves.slice(seen).map(leafHash);
-    const extension = { from: seen, first: seen, size, note, nodes: [], leaves };
-    seen = size;
-    return { intentIndex, intent, extension };
-  }
-  const self: Bench = {
-    signer,
-    now,
-    async sign(tbs, asked = {}) {
-      const { extension, ...request } = logged(tbs, asked);
-      const [result] = await signer.sign([{ ...request, tbs }], extension);
-      return "signature" in result! ? result.signature : errorOf(result!.refusal);
-    },
-    async signList(tbs, { predecessor, dropped = new Uint8Array(0), ...asked } = {}) {
-      const { extension, ...request } = logged(tbs, { operation: "crl", ...asked });
-      try {
-        return (await signer.signList({ ...request, tbs, predecessor, dropped }, extension)).crl;
-      } catch (error) {
-        return error as Error;
-      }
-    },
-  };
-  return self;
-}
-
-function signingKey(from: SoftwareKey): SignerParts["key"] {
-  return { publicKey: from.info.spki, sign: (tbs) => Promise.resolve(from.sign(tbs)) };
-}
-
-function intentFor(tbs: Uint8Array, change: IntentChange, keyId: string): Uint8Array {
-  const { operation = "certificate", actor = webRequester, number } = change;
-  const serialNumber =
-    change.serialNumber === undefined && operation === "certificate"
-      ? Buffer.from(parseTbsCertificate(tbs).serialNumber).toString("hex")
-      : change.serialNumber;
-  const named = change.policy === undefined ? policy : change.policy;
-  return encodeEntry({
-    type: "sign.intent",
-    at: now,
-    actor: actor satisfies Actor,
-    subject: {
-      issuer: "issuing",
-      keyId: change.keyId ?? keyId,
-      ...(typeof serialNumber === "string" ? { serialNumber } : {}),
-    },
-    data: {
-      operation,
-      tbs: digestOf(tbs),
-      ...(named === null ? {} : { policy: named }),
-      ...(operation === "certificate" ? { profile: change.profile ?? "server" } : {}),
-      ...(number === undefined ? {} : { number }),
-    },
-  });
-}
-
-const newSerialNumber = (): Uint8Array => serialNumberFrom(randomBytes(20));
-
-function leafTbs(
-  leaf: Partial<CertificateLeaf> = {},
-  fields: Partial<CertificateFields> = {},
-): Uint8Array {
-  const template = certificateTemplate({
-    issuerCertificate: ca.issuing,
-    keyUsage: ["digitalSignature"],
-    extKeyUsage: [extKeyUsageOids.serverAuth],
-    crlUrl: "http://pki.example.test/crl/issuing.crl",
-    caIssuersUrl: "http://pki.example.test/ca/issuing.cer",
-    subjectKeyIdentifier: false,
-    ...fields,
-  });
-  return buildTbsCertificate(template, {
-    serialNumber: newSerialNumber(),
-    notBefore: new Date(now.getTime() - 60_000),
-    notAfter: new Date(now.getTime() + 10 * DAY),
-    subject: emptyName,
-    publicKey: leafKey.info,
-    names: [{ kind: "dns", value: "a.example.test" }],
-    ...leaf,
-  });
-}
-
-/** What the key has signed at some time: behind the signer's back. */
-function signed(tbs: Uint8Array): Uint8Array {
-  return assembleSigned(tbs, ca.algorithm, key.sign(tbs));
-}
-
-function crlTbs(
-  number: bigint,
-  entries: readonly RevokedCertificate[] = [],
-  thisUpdate: Date = now,
-): Uint8Array {
-  const nextUpdate = new Date(thisUpdate.getTime() + 7 * DAY);
-  return buildTbsCertList({
-    issuerCertificate: ca.issuing,
-    thisUpdate,
-    nextUpdate,
-    number,
-    entries,
-  });
-}
-
-function elementsOf(outer: DerElement): Uint8Array[] {
-  const reader = DerReader.inside(outer);
-  const elements: Uint8Array[] = [];
-  while (!reader.atEnd) elements.push(encodingOf(reader.readAny()));
-  return elements;
-}
-
-/** The same CRL with one extension more. */
-function withCrlExtension(tbs: Uint8Array, oid: string, value: Uint8Array): Uint8Array {
-  const fields = elementsOf(DerReader.whole(tbs, Tag.sequence));
-  const [list] = elementsOf(DerReader.whole(fields.pop()!, 0xa0));
-  const extensions = elementsOf(DerReader.whole(list!, Tag.sequence));
-  extensions.push(encodeExtension({ oid, critical: true, value }));
-  return sequence(...fields, element(0xa0, sequence(...extensions)));
-}
-
-const mismatch = (detail: RegExp): unknown => refused("grant-mismatch", detail);
-
-function listOf(crl: Uint8Array, number: string): NonNullable<SignerParts["list"]> {
-  return { number, crl: digestOf(crl), der: Buffer.from(crl).toString("base64") };
-}
+import { DAY, softwareKey } from "../support/software-ca.ts";
+import { digestOf } from "./keeper-home.ts";
+import {
+  HOUR,
+  now,
+  ca,
+  key,
+  standing,
+  bench,
+  signingKey,
+  newSerialNumber,
+  leafTbs,
+  signed,
+  crlTbs,
+  elementsOf,
+  withCrlExtension,
+  mismatch,
+  listOf,
+  replaced,
+} from "./signer-bench.ts";
 
 // Serial numbers and what is revoked
 
@@ -468,15 +279,6 @@ const founding = (tbs: Uint8Array, profile: string): Promise<Uint8Array | Error>
     certificate: undefined,
     chain: [],
   }).sign(tbs, { profile, actor: { kind: "service", id: "set-up" } });
-
-/** The same octets with one run in the place of another. */
-function replaced(octets: Uint8Array, old: Uint8Array, by: Uint8Array, last = false): Uint8Array {
-  const copy = Buffer.from(octets);
-  const place = last ? copy.lastIndexOf(old) : copy.indexOf(old);
-  if (place < 0 || old.length !== by.length) throw new Error("nothing to replace");
-  copy.set(by, place);
-  return copy;
-}
 
 test("a granted root that begins later, names another issuer, or is no root, is not signed", async () => {
   const good = rootTbs();

@@ -11,7 +11,7 @@ import type {
   SealedKeyView,
   ShareSetView,
   UnlockView,
-} from "../../src/http/custody-parts.ts";
+} from "../../src/ceremony/view.ts";
 
 /** One call of the domain: its name and its arguments. */
 export type Call = readonly [name: string, ...asked: unknown[]];

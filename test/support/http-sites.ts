@@ -87,10 +87,10 @@ export interface TestSites {
   readonly domain: MemoryDomain;
   readonly api: (path: string, asked?: Asked) => Promise<Answer>;
   readonly site: (path: string, asked?: Asked) => Promise<Answer>;
-  /** Where the API is, for the command. */
-  readonly url: string;
-  /** PEM of its certificate. */
-  readonly certificate: string;
+  /** For programs that ask the API. */
+  readonly apiUrl: string;
+  /** PEM: what they check its certificate with. */
+  readonly apiCertificate: string;
   /** Everything logged so far. */
   readonly logged: () => string;
   readonly close: () => Promise<void>;
@@ -165,8 +165,6 @@ export async function startSites(
   return {
     sites,
     domain,
-    url: `https://127.0.0.1:${(apiServer.address() as AddressInfo).port}`,
-    certificate: tls.certificate,
     api: (path, asked = {}) => {
       const request = https.request({
         ...target(apiServer, path, asked),
@@ -180,6 +178,8 @@ export async function startSites(
     },
     site: (path, asked = {}) =>
       send(http.request({ ...target(publicServer, path, asked), agent: false }), asked),
+    apiUrl: `https://127.0.0.1:${(apiServer.address() as AddressInfo).port}`,
+    apiCertificate: tls.certificate,
     logged: () => lines.join(""),
     close: async () => {
       await Promise.all(
