@@ -88,6 +88,7 @@ test("the container starts the service with the flags of npm start", () => {
 interface ComposeService {
   readonly user: string;
   readonly command?: readonly string[];
+  readonly entrypoint?: readonly string[];
   readonly network_mode: string;
   readonly cap_drop: readonly string[];
   readonly cap_add?: readonly string[];
@@ -111,6 +112,7 @@ test("the containers of service and keeper are the two users that set-up gives t
   for (const service of Object.values(services)) expect(service.cap_drop).toEqual(["ALL"]);
   expect([keeper.cap_add, countersign.cap_add]).toEqual([undefined, undefined]);
 
+  expect(keeper.entrypoint![2]).toMatch(/^echo 0 > \/proc\/self\/coredump_filter && exec /);
   const [node, ...words] = keeper.command!;
   const flags = words.slice(0, words.indexOf("dist/src/custody/keeper-main.js"));
   expect(flags.toSorted()).toEqual(keeperFlags(() => true).toSorted());
@@ -127,6 +129,7 @@ test("the containers of service and keeper are the two users that set-up gives t
 test("the units in the docs start the keeper with the flags that the service would", () => {
   // Node 20 does not know the flag; harden.ts does without it.
   const flags = keeperFlags((flag) => flag !== "--disable-sigusr1");
-  const command = /^ExecStart=(.*keeper-main[\s\S]*?[^\\])$/m.exec(configuration)![1]!;
+  const commands = configuration.match(/^ExecStart=(?:.*\\\n)*.*$/gm)!;
+  const command = commands.find((text) => text.includes("keeper-main.js"))!;
   expect(command.split(/[\s\\]+/).filter((word) => flags.includes(word))).toEqual(flags);
 });
