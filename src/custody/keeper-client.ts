@@ -297,7 +297,11 @@ export async function startKeeper({
   return openClient(child.stdio[3] as Duplex, () => endChild(child, exited));
 }
 
-/** Connects to a keeper that runs as a user of its own; waits some seconds for one that is just starting. */
+/**
+ * Connects to a keeper that runs as a user of its own; waits some seconds for one that is just starting.
+ *
+ * @throws CountersignError `log-unavailable` if none answers.
+ */
 export async function connectKeeper({
   socketPath,
 }: {
@@ -315,11 +319,22 @@ export async function connectKeeper({
       await connected;
       return await openClient(socket, () => Promise.resolve());
     } catch (error) {
-      if (Date.now() > deadline) throw error;
+      if (Date.now() > deadline) throw unreachable(socketPath, error);
       // oxlint-disable-next-line no-await-in-loop -- a pause between two attempts
       await pause(CONNECT_PAUSE_MILLISECONDS);
     }
   }
+}
+
+/** What ended a keeper stands in its own log: the service cannot read it. */
+function unreachable(socketPath: string, cause: unknown): unknown {
+  const { code } = cause as NodeJS.ErrnoException;
+  if (cause instanceof CountersignError || code === undefined) return cause;
+  return new CountersignError(
+    "log-unavailable",
+    `no keeper answers at ${socketPath} (${code}): is it running, as the user whose socket that is?`,
+    { cause },
+  );
 }
 
 async function endChild(child: ChildProcess, exited: Promise<void>): Promise<void> {
