@@ -144,8 +144,6 @@ export class NeedleSearch {
       if (length === 0) return joined(found);
       const end = kept + length;
       if (buffer.compare(zeros, 0, end, 0, end) !== 0) {
-        // Beyond the end lies what an earlier piece left.
-        buffer.fill(0, end, Math.ceil(end / WORD) * WORD);
         for (const { pattern, at } of this.#findIn(buffer, end)) {
           if (at + pattern.octets.length <= kept) continue; // found in the piece before
           found.push({ pattern, offset: start + at });

@@ -101,6 +101,10 @@ export interface SealTokenOptions {
  * fails with `pin-wrong`. A copy of SoftHSM's files from before opens with the old PIN for ever. The SO PIN stays a
  * way in.
  *
+ * SoftHSM changes its token file in place, by emptying it and writing it anew: whoever kills the process within the
+ * 20 milliseconds of the change may leave no token at all. So nobody kills it there, and the administrator of such a
+ * token copies its folder before, and destroys the copy after.
+ *
  * For a process of its own: PINs pass through strings, which only its end removes.
  *
  * @throws CountersignError as {@link openToken} does, and `ceremony-refused` if the PIN opens other keys as well, or
