@@ -123,7 +123,9 @@ test("it does not open before enough shares are there", async () => {
   const all = await keeping();
   const unlock = await all.unlock(key, [tbs]);
   await all.give(unlock, ["bob"]);
-  await expect(all.open(unlock)).rejects.toEqual(refused("ceremony-refused", /missing are 1 shares/));
+  await expect(all.open(unlock)).rejects.toEqual(
+    refused("ceremony-refused", /missing are 1 shares/),
+  );
   await all.give(unlock, ["carol"]);
   await expect(all.open(unlock), "it gathered on").resolves.toBeUndefined();
 });
@@ -161,7 +163,9 @@ test("the rules count beside the shares", async () => {
   const ceremony = await all.propose(signing(key.keyId, [tbs]));
   const unlock = await all.unlock(key, { ...ceremony, approvals: [] });
   await all.give(unlock, ["alice", "bob"]);
-  await expect(all.open(unlock)).rejects.toEqual(refused("ceremony-refused", /missing are 1 in the role witness/));
+  await expect(all.open(unlock)).rejects.toEqual(
+    refused("ceremony-refused", /missing are 1 in the role witness/),
+  );
   const [approval] = home.people.approvals(ceremony.digest, all.log.head, ["carol"], {
     role: "witness",
   });
@@ -183,7 +187,9 @@ test("ST-39: who left the roster between submission and opening does not count",
   await all.give(unlock, ["bob", "carol"]);
   const operators = home.people.operators.filter(({ id }) => id !== "carol");
   await all.changeRoster({ operators }, ["alice", "bob"]);
-  await expect(all.open(unlock)).rejects.toEqual(refused("ceremony-refused", /missing are 1 shares/));
+  await expect(all.open(unlock)).rejects.toEqual(
+    refused("ceremony-refused", /missing are 1 shares/),
+  );
   expect((await rootStatus(all)).state).toBe("locked");
   await all.give(unlock, ["alice"]);
   await expect(all.open(unlock)).resolves.toBeUndefined();
@@ -213,7 +219,9 @@ test("ST-39: a submission by a key that its custodian has no more does not count
     "bob",
   ]);
   await all.keeper.roster({ document, signatures, ceremony });
-  await expect(all.open(unlock)).rejects.toEqual(refused("ceremony-refused", /missing are 1 shares/));
+  await expect(all.open(unlock)).rejects.toEqual(
+    refused("ceremony-refused", /missing are 1 shares/),
+  );
 });
 
 test("ST-40: when n − k + 1 refuse, it does not open even if k give their shares", async () => {
@@ -225,7 +233,9 @@ test("ST-40: when n − k + 1 refuse, it does not open even if k give their shar
     // oxlint-disable-next-line no-await-in-loop -- one after the other
     await all.keeper.submit(unlock.digest, refusal, new Uint8Array(0));
   }
-  await expect(all.open(unlock)).rejects.toEqual(refused("ceremony-refused", /so many people refused/));
+  await expect(all.open(unlock)).rejects.toEqual(
+    refused("ceremony-refused", /so many people refused/),
+  );
   expect((await rootStatus(all)).state).toBe("locked");
 });
 
