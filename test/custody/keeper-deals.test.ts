@@ -416,6 +416,42 @@ test("a PIN whose dealer a panic has ended is not changed, and the commit says s
     .poll(async () => (await keeper.status()).keys[0])
     .toMatchObject({ state: "open", custody: "token" });
 });
+test.for(["a lock", "the end of the keeper"])(
+  "%s ends a dealer that changes a PIN between two calls of the token, and not in one",
+  async (what) => {
+    const all = await ownHome();
+    const { home, keeper } = all;
+    const plan = all.plan({ key: { use: home.keyId }, payload: "pin" });
+    const key = await all.deal(plan, home.keyId);
+    const pid = keeperPid();
+    const [dealer] = pidsOf("dealer", pid);
+    process.kill(dealer!, "SIGSTOP"); // as if the token took its time
+    const committing = expect(keeper.commit(key.ceremony.digest)).rejects.toThrow();
+    if (what === "a lock")
+      await keeper.lock(...all.locking("alice", "lock", { keyId: home.keyId }));
+    else await keeper.close();
+    await committing;
+    // Longer than a kill takes.
+    for (let count = 0; count < 100; count++) execFileSync("true");
+    expect(isAlive(dealer!)).toBe(true);
+    process.kill(dealer!, "SIGCONT");
+    await expect.poll(() => isAlive(dealer!)).toBe(false);
+    if (what === "a lock") {
+      await all.resume(["alice", "bob"]);
+      await keeper.close();
+    }
+    // One of the two PINs opens it, whichever.
+    const again = await restarted(all);
+    const [status] = (await again.keeper.status()).keys;
+    if (status!.state === "open") {
+      await expect(logAndSign(home, again.keeper, all.log, leafTbs(home))).resolves.toBeDefined();
+    } else {
+      expect(status).toMatchObject({ state: "unavailable" });
+      await again.activate(key);
+      await again.openFor(key, [leafTbs(home)]);
+    }
+  },
+);
 
 test("a new token is made with a PIN that nobody has seen, and opens with shares", async () => {
   const all = await ownHome();

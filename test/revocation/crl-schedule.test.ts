@@ -479,9 +479,10 @@ test("what a failure of the disk says is for the log, not for strangers", async 
 
 test("CRLs of a sealed issuer come from ceremonies: nothing is asked of its key, and revocations wait on record", async () => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  const { schedule, asked, failures, revoked, clock, allow } = await bench("P-256", true);
+  const sealed = await bench("P-256", true);
+  const { schedule, asked, failures, clock } = sealed;
   await schedule.start();
-  const serialNumber = await revoked(new Date(begin.getTime() + 90 * DAY));
+  const serialNumber = await sealed.revoked(new Date(begin.getTime() + 90 * DAY));
   expect(await schedule.revoked("issuing")).toBeUndefined();
   expect(() => schedule.publish("issuing", operator)).toThrow(
     expect.objectContaining({ code: "key-locked" }),
@@ -493,14 +494,14 @@ test("CRLs of a sealed issuer come from ceremonies: nothing is asked of its key,
   ]);
 
   // A window lets the service make them by itself.
-  allow("crl");
+  sealed.allow("crl");
   schedule.look();
   await vi.waitFor(() => expect(schedule.current("issuing").number).toBe("1"));
   const entries = [...parseCertificateList(schedule.current("issuing").der).entries()];
   expect(entries.map((entry) => Buffer.from(entry.serialNumber).toString("hex"))).toEqual([
     serialNumber,
   ]);
-  allow();
+  sealed.allow();
   clock.now = new Date(begin.getTime() + 2 * DAY);
   await vi.advanceTimersByTimeAsync(2 * DAY);
   expect(asked).toHaveLength(1);
