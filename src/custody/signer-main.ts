@@ -23,17 +23,9 @@ import type { Token } from "./token/token.ts";
 
 outliveSignals();
 
-type Over = Extract<FromSigner, { type: "over" }>["reason"];
-
-/** What is in hand when a grant ends may still be answered within this time. */
-const LAST_ANSWERS_MILLISECONDS = 5_000;
-
 let token: Token | undefined;
 let signer: Signer | undefined;
 let opened = false;
-/** Requests that were not answered yet. */
-let inHand = 0;
-let over: Over | undefined;
 
 const frames = openParentFrames<ToSigner, FromSigner>("signer", toSignerProtocol, receive);
 
@@ -53,14 +45,12 @@ function receive(message: ToSigner, body: Uint8Array): void {
       const extension = readExtension(message.extension, cutter);
       const requests = message.requests.map((lengths) => cutter.request(lengths));
       cutter.finish();
-      inHand++;
       void signer.sign(requests, extension).then((results) => {
         for (const result of results) {
           if ("refusal" in result) reportPin(result.refusal);
         }
         const { lengths, body: pieces } = encodeResults(results);
         frames.send({ type: "signed", id: message.id, results: lengths }, ...pieces);
-        answered();
       });
       return;
     }
@@ -74,23 +64,19 @@ function receive(message: ToSigner, body: Uint8Array): void {
       };
       cutter.finish();
       const { id } = message;
-      inHand++;
-      void signer
-        .signList(request, extension)
-        .then(
-          ({ signature, number, crl }) =>
-            frames.send(
-              { type: "list-signed", id, number: number.toString(), signature: signature.length },
-              signature,
-              crl,
-            ),
-          (error: unknown) => {
-            const refusal = refusalOf(error);
-            reportPin(refusal);
-            frames.send({ type: "refused", id, ...refusal });
-          },
-        )
-        .then(answered);
+      signer.signList(request, extension).then(
+        ({ signature, number, crl }) =>
+          frames.send(
+            { type: "list-signed", id, number: number.toString(), signature: signature.length },
+            signature,
+            crl,
+          ),
+        (error: unknown) => {
+          const refusal = refusalOf(error);
+          reportPin(refusal);
+          frames.send({ type: "refused", id, ...refusal });
+        },
+      );
       return;
     }
     case "requesters": {
@@ -119,22 +105,6 @@ function reportPin(refusal: Refusal): void {
   if (refusal.code === "pin-wrong") frames.send({ type: "failed", ...refusal });
 }
 
-/** The grant of a sealed key ends its process, which is told why when the last answer has left. */
-function end(reason: Over): void {
-  over ??= reason;
-  setTimeout(last, LAST_ANSWERS_MILLISECONDS);
-  if (inHand === 0) last();
-}
-
-function answered(): void {
-  inHand--;
-  if (over !== undefined && inHand === 0) last();
-}
-
-function last(): void {
-  frames.sendLast({ type: "over", reason: over! });
-}
-
 async function open(opening: Opening | SealedOpening): Promise<void> {
   const now = (): Date => new Date();
   const { issuer, grant, alreadySigned, usedDigests, policy, logKey } = opening;
@@ -157,7 +127,10 @@ async function open(opening: Opening | SealedOpening): Promise<void> {
     list: opening.list ?? undefined,
     now,
     monotonic: () => performance.now() / 1000,
-    ...("sealed" in opening ? { onOver: end } : {}),
+    // What was in hand has been answered by then.
+    ...("sealed" in opening
+      ? { onOver: (reason) => frames.sendLast({ type: "over", reason }) }
+      : {}),
   });
   frames.send({ type: "opened" }, key.publicKey);
 }

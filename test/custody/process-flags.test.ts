@@ -1,5 +1,14 @@
-import { expect, test } from "vitest";
-import { appRoot, flagsFor, mainModule } from "../../src/custody/process-flags.ts";
+import { once } from "node:events";
+import { readlinkSync } from "node:fs";
+import type { Duplex } from "node:stream";
+import { expect, onTestFinished, test } from "vitest";
+import {
+  appRoot,
+  flagsFor,
+  mainModule,
+  networkIsolation,
+  startProcess,
+} from "../../src/custody/process-flags.ts";
 
 const versions = {
   20: new Set(["--experimental-permission"]),
@@ -25,6 +34,57 @@ test.for([
     expect(flags.filter((flag) => flag.startsWith("--allow-fs-read="))).toHaveLength(4);
   },
 );
+
+const common = [
+  "--disable-proto=throw",
+  "--disallow-code-generation-from-strings",
+  "--disable-sigusr1",
+  "--permission",
+  "--allow-fs-read=/app/dist/",
+  "--allow-fs-read=/app/node_modules/",
+  "--allow-fs-read=/app/package.json",
+  "--allow-fs-write=/proc/self/coredump_filter",
+  "--secure-heap=65536",
+  "--secure-heap-min=16",
+];
+
+test.for([
+  { kind: "dealer", own: ["--no-addons", "--frozen-intrinsics"] },
+  { kind: "unlocker", own: ["--no-addons", "--frozen-intrinsics"] },
+  { kind: "signer-software", own: ["--no-addons"] },
+  { kind: "dealer-token", own: ["--allow-addons"] },
+  { kind: "signer", own: ["--allow-addons"] },
+] as const)("CUSTODY 7.3: the flags of a process of kind $kind", ({ kind, own }) => {
+  const flags = flagsFor(kind, { appRoot: "/app", known: versions[24] });
+  const warnings = flags.filter((flag) => flag.startsWith("--disable-warning="));
+  expect(flags.filter((flag) => !warnings.includes(flag))).toEqual([...common, ...own]);
+});
+
+test("who needs no network has a network namespace of its own, and whoever has a token the keeper's", async () => {
+  // Where the machine allows none at all, nobody has one.
+  const namespaceOf = (pid: number | "self"): string => readlinkSync(`/proc/${pid}/ns/net`);
+  for (const [kind, isolated] of [
+    ["dealer", true],
+    ["unlocker", true],
+    ["signer-software", true],
+    ["dealer-token", false],
+    ["signer", false],
+  ] as const) {
+    const module = kind.startsWith("signer")
+      ? "signer-main.js"
+      : kind.replace("-token", "") + "-main.js";
+    const child = startProcess({ kind, module: mainModule(module), environment: {} });
+    onTestFinished(() => void child.kill("SIGKILL"));
+    const own = isolated && networkIsolation() === "own-namespace";
+    // oxlint-disable-next-line no-await-in-loop -- one after the other
+    await expect
+      .poll(() => namespaceOf(child.pid!) !== namespaceOf("self"), { timeout: 5_000 })
+      .toBe(own);
+    (child.stdio[3] as Duplex).end();
+    // oxlint-disable-next-line no-await-in-loop -- one after the other
+    expect(await once(child, "exit"), kind).toEqual([0, null]);
+  }
+});
 
 test("no process may read a home that lies beside the code", () => {
   const flags = flagsFor("signer", { appRoot: "/app", known: versions[20] });

@@ -112,6 +112,17 @@ test("any three of five open the key, and it is the key of the share set", async
   await expect(unlocker.submit(await submissionOf(1))).rejects.toEqual(code("unlock-closed"));
 });
 
+test("shares beyond the threshold are taken, and only those of the people named are used", async () => {
+  const unlocker = gather();
+  for (const [count, place] of [4, 0, 2, 1].entries()) {
+    // oxlint-disable-next-line no-await-in-loop -- one after the other
+    expect(await unlocker.submit(await submissionOf(place))).toBe(count + 1);
+  }
+  expect([unlocker.missing, unlocker.given]).toEqual([0, ["erin", "alice", "carol", "bob"]]);
+  await expect(unlocker.open(["erin", "alice", "dora"])).rejects.toEqual(code("unlock-closed"));
+  expect((await unlocker.open(["bob", "alice", "erin"])).length).toBeGreaterThan(100);
+});
+
 test("two of three do not open it", async () => {
   const unlocker = gather();
   await unlocker.submit(await submissionOf(0));
