@@ -47,6 +47,8 @@ if [ -n "$tests" ]; then
   need golang-go go
   [ -d /usr/share/gocode/src/golang.org/x/mod ] || missing="$missing golang-golang-x-mod-dev"
   need age age
+  need jq jq
+  need xxd xxd
   need bsdutils script
   need python3 python3
 fi

@@ -20,6 +20,7 @@ import type { KeeperStatus } from "./custody/keeper-client.ts";
 import { CountersignError } from "./errors.ts";
 import { answerClientErrors } from "./http/client-error.ts";
 import { createApi } from "./http/api.ts";
+import type { CustodyParts } from "./ceremony/view.ts";
 import type { Readiness } from "./http/parts.ts";
 import { createIssuance } from "./issuance/issuance.ts";
 import { IssuerSet } from "./issuance/issuer.ts";
@@ -32,6 +33,9 @@ import { canonicalNames } from "./policy/name.ts";
 import { readinessOf } from "./readiness.ts";
 import { createRevocations } from "./revocation/revocations.ts";
 import { CrlSchedule, publicReason } from "./revocation/crl-schedule.ts";
+
+/** Ceremonies have routes, and nothing behind them yet. */
+const notYet = {} as CustodyParts;
 
 /** How often the keeper is asked how its keys are. */
 const STATUS_MILLISECONDS = 1_000;
@@ -216,6 +220,7 @@ async function serve(
       document: () => ({ digest: inForce, document: policyFrame(policy) }),
     },
     operators,
+    ...notYet,
     readiness,
     status: async () => ({ ...(await statusFor(ledger, status)), policy: inForce }),
     measurements: () => measurements(ledger, status, schedule, now()),

@@ -1,16 +1,44 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { canonicalJson, parseCanonicalJson } from "../src/audit/canonical-json.ts";
+import { canonicalJson, parseCanonicalJson, type JsonObject } from "../src/audit/canonical-json.ts";
+import { digestOf } from "../src/audit/digest.ts";
+import { openNote, parseVerifierKey } from "../src/audit/signed-note.ts";
 import { standingGrant } from "../src/custody/grant.ts";
+import {
+  readAbort,
+  readConfirmation,
+  readDrill,
+  readEnrolment,
+  readLock,
+  readPanic,
+  readRecipientProof,
+  readResume,
+} from "../src/custody/personal-statement.ts";
+import { readPlan, readShareSet } from "../src/custody/plan.ts";
+import { readRoster } from "../src/custody/roster.ts";
+import { checkShareProof } from "../src/custody/sealed/share.ts";
+import {
+  namespaces,
+  readApproval,
+  readCeremony,
+  readSubmission,
+  readUnlock,
+} from "../src/custody/statement.ts";
 import { ISSUER_DAYS, ROOT_DAYS, developmentPolicy } from "../src/development-home.ts";
 import { BODY_OCTETS } from "../src/http/body.ts";
-import { SESSION_MILLISECONDS } from "../src/http/sessions.ts";
+import { createSessions, LOGIN_NAMESPACE, SESSION_MILLISECONDS } from "../src/http/sessions.ts";
 import { IDEMPOTENCY_MILLISECONDS } from "../src/issuance/issuance.ts";
+import { REQUESTER_NAMESPACE } from "../src/issuance/requesters.ts";
 import { parsePolicy } from "../src/policy/document.ts";
 import { parseDuration } from "../src/policy/lifetime.ts";
 import { MAX_NAMES } from "../src/policy/name.ts";
+import { parseRequesterStatement } from "../src/policy/requester.ts";
 import { CRL_INTERVAL_SECONDS, CRL_LIFETIME_SECONDS } from "../src/revocation/crl-schedule.ts";
-import { CRL_WITHIN_MILLISECONDS, POSSESSION_MILLISECONDS } from "../src/revocation/revocations.ts";
+import {
+  CRL_WITHIN_MILLISECONDS,
+  POSSESSION_MILLISECONDS,
+  possessionStatement,
+} from "../src/revocation/revocations.ts";
 
 const configuration = readFileSync(new URL("../docs/configuration.md", import.meta.url), "utf8");
 const statements = readFileSync(new URL("../docs/statements.md", import.meta.url), "utf8");
@@ -51,12 +79,128 @@ test("the policy in the docs is one that the service reads", () => {
   expect([...parsePolicy(text, "docs/configuration.md").profiles.keys()]).toEqual(["server"]);
 });
 
-test("the statements in the docs are canonical JSON", () => {
-  const examples = [...statements.matchAll(/```text\n(.*?)\n```/gs)].map((match) => match[1]!);
-  expect(examples).toHaveLength(4);
-  for (const example of examples) {
-    expect(canonicalJson(parseCanonicalJson(Buffer.from(example)))).toBe(example);
+interface Example {
+  readonly name: string;
+  readonly octets: Buffer;
+  readonly document: JsonObject;
+}
+
+/** By the name in their type; those of a type with two examples have the same. */
+const examples: readonly Example[] = [...statements.matchAll(/```text\n(.*?)\n```/gs)].map(
+  ([, text]) => {
+    const octets = Buffer.from(text!);
+    const document = parseCanonicalJson(octets) as JsonObject;
+    const [, name] = /^countersign\/([a-z-]+)\/v1$/.exec(document["type"] as string)!;
+    return { name: name!, octets, document };
+  },
+);
+
+const example = (name: string): Example => examples.find((one) => one.name === name)!;
+
+/** What the service reads each with. */
+const readers: Readonly<Record<string, (octets: Buffer) => unknown>> = {
+  ceremony: readCeremony,
+  unlock: readUnlock,
+  "share-set": readShareSet,
+  approval: readApproval,
+  submission: readSubmission,
+  abort: readAbort,
+  enrolment: readEnrolment,
+  "recipient-proof": readRecipientProof,
+  confirmation: readConfirmation,
+  drill: readDrill,
+  lock: readLock,
+  panic: readPanic,
+  roster: (octets) => readRoster(octets).document,
+  plan: readPlan,
+  resume: readResume,
+  requester: (octets) => parseRequesterStatement(JSON.parse(octets.toString())),
+  revocation: (octets) => possessionStatement.parse(JSON.parse(octets.toString())),
+  // Made by the service, and compared with what was sent out: there is nothing that reads it.
+  login: (octets) => JSON.parse(octets.toString()) as unknown,
+};
+
+test.for(examples)("the $name in the docs is one that the service reads", ({ name, octets }) => {
+  expect(canonicalJson(parseCanonicalJson(octets))).toBe(octets.toString());
+  expect(readers[name]!(octets)).toMatchObject(JSON.parse(octets.toString()) as object);
+});
+
+test("the docs have an example of every statement, with its namespace", () => {
+  expect(new Set(examples.map(({ name }) => name))).toEqual(new Set(Object.keys(readers)));
+  const rows = statements.matchAll(
+    /^\| [a-z ]+? +\| `countersign\/([a-z-]+)\/v1` +\| [^|]+\| (?:`([^`]+)`|–) +\|/gm,
+  );
+  const table = Object.fromEntries([...rows].map(([, name, namespace]) => [name, namespace]));
+  expect(new Set(Object.keys(table))).toEqual(new Set(Object.keys(readers)));
+  expect(table).toEqual({
+    approval: namespaces.approval,
+    submission: namespaces.submission,
+    abort: namespaces.abort,
+    enrolment: namespaces.enrol,
+    "recipient-proof": namespaces.enrol,
+    confirmation: namespaces.confirm,
+    drill: namespaces.confirm,
+    lock: namespaces.lock,
+    panic: namespaces.lock,
+    roster: namespaces.roster,
+    login: LOGIN_NAMESPACE,
+    requester: REQUESTER_NAMESPACE,
+  });
+});
+
+test("the login in the docs has the fields of one that the service makes", () => {
+  const sessions = createSessions({
+    service: "ca.example.com",
+    operators: () => [],
+    now: () => new Date("2026-11-21T20:03:00Z"),
+    random: (size) => new Uint8Array(size),
+  });
+  const { statement } = sessions.challenge("alice", "127.0.0.1", { size: 3, root: "" });
+  expect(Object.keys(JSON.parse(statement) as object)).toEqual(
+    Object.keys(example("login").document),
+  );
+});
+
+test("the examples in the docs belong together", () => {
+  const digestOfThe = (name: string): string => digestOf(example(name).octets);
+  expect(examples.filter(({ name }) => name === "approval")).toHaveLength(2);
+  expect(examples.filter(({ name }) => name === "submission")).toHaveLength(2);
+  for (const { name, document } of examples) {
+    for (const other of ["roster", "ceremony", "unlock"]) {
+      if (document[other] !== undefined)
+        expect([name, document[other]]).toEqual([name, digestOfThe(other)]);
+    }
+    if (document["shareSet"] !== undefined)
+      expect(document["shareSet"]).toBe(digestOfThe("share-set"));
+    if (name === "share-set") expect(document["plan"]).toBe(digestOfThe("plan"));
   }
+});
+
+test("the proofs in the docs are of the share in the docs", () => {
+  const set = readShareSet(example("share-set").octets);
+  const context = { ...set, keyId: Buffer.from(set.keyId, "hex") };
+  const own = set.custodians[1]!;
+  const commitment = {
+    commit: Buffer.from(own.commit, "hex"),
+    proof: Buffer.from(own.proof, "hex"),
+  };
+  const confirmation = readConfirmation(example("confirmation").octets);
+  const drill = readDrill(example("drill").octets);
+  for (const [signed, challenge] of [
+    [confirmation, Buffer.from(confirmation.shareSet.slice("sha256:".length), "hex")],
+    [drill, Buffer.from(drill.challenge, "base64")],
+  ] as const) {
+    const proof = Buffer.from(signed.proof, "base64");
+    expect(signed).toMatchObject({ operator: own.operator, index: own.index });
+    expect(checkShareProof(context, signed.index, commitment, challenge, proof)).toBe(true);
+  }
+});
+
+test("the note in the docs verifies with the key in the docs", () => {
+  const note = /```note\n(.*?)```/s.exec(statements)![1]!;
+  const [, key] = /This one verifies with\s+`([^`]+)`/.exec(statements)!;
+  const { text } = openNote(note, [parseVerifierKey(key!)]);
+  expect(text).toBe(`${example("unlock").octets.toString()}\n`);
 });
 
 test("every setting of service.yaml is in the README", () => {

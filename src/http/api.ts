@@ -6,9 +6,11 @@ import { z } from "zod";
 import { CountersignError } from "../errors.ts";
 import { JSON_TYPE } from "./accept.ts";
 import { createAuthentication, noCredentials } from "./authentication.ts";
+import { ceremonyRoutes } from "./ceremony-routes.ts";
 import { certificateRoutes } from "./certificate-routes.ts";
 import { healthRoutes } from "./health-routes.ts";
 import { issuerRoutes } from "./issuer-routes.ts";
+import { keyRoutes } from "./key-routes.ts";
 import { logRoutes } from "./log-routes.ts";
 import { createMetrics, metricsGuard } from "./metrics.ts";
 import { openApiDocument } from "./openapi.ts";
@@ -19,9 +21,11 @@ import { publicationRoutes } from "./publication-routes.ts";
 import { Changes, requestFrame, type FrameParts } from "./request-frame.ts";
 import { requesterRoutes } from "./requester-routes.ts";
 import { revocationRoutes } from "./revocation-routes.ts";
+import { rosterRoutes } from "./roster-routes.ts";
 import { route, routeMiddleware, type Guard, type RequestState, type Route } from "./route.ts";
 import { createSessions } from "./sessions.ts";
 import { sessionRoutes } from "./session-routes.ts";
+import { unlockRoutes } from "./unlock-routes.ts";
 
 export const DEADLINE_MILLISECONDS = 30_000;
 
@@ -60,6 +64,10 @@ export function createApi(parts: HttpParts): Sites {
     ...logRoutes(parts),
     ...sessionRoutes(parts, sessions),
     ...requesterRoutes(parts),
+    ...ceremonyRoutes(parts),
+    ...unlockRoutes(parts),
+    ...keyRoutes(parts),
+    ...rosterRoutes(parts),
     ...policyRoutes(parts),
     ...healthRoutes(parts, metrics),
     ...publicationRoutes(parts),

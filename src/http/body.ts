@@ -3,11 +3,17 @@
 import type { IncomingMessage } from "node:http";
 import { CountersignError } from "../errors.ts";
 
-/** The most a body may have. */
+/** The most a body may have, unless its route says otherwise. */
 export const BODY_OCTETS = 65_536;
 
+/** The most that a signed statement of one person may have, with the share file that comes with it. CUSTODY.md 4.3. */
+export const SIGNED_BODY_OCTETS = 8_192;
+
+/** What is proposed for a ceremony may carry a day's artefacts, or a roster of many people. */
+export const PROPOSAL_OCTETS = 1_048_576;
+
 /**
- * What is still read and thrown away of a body that is too large, so that an ordinary client has finished
+ * How much more is read and thrown away of a body that is too large, so that an ordinary client has finished
  * sending and sees the answer; a longer one loses its connection.
  */
 const DISCARDED_OCTETS = 1_048_576;
@@ -46,24 +52,24 @@ export function mediaTypeOf(request: IncomingMessage, accepted: readonly string[
 /**
  * Reads a body to its end.
  *
- * @throws CountersignError `request-too-large` beyond {@link BODY_OCTETS}; `request-malformed` if the client
+ * @throws CountersignError `request-too-large` beyond `limit` octets; `request-malformed` if the client
  *   goes away in the middle.
  */
-export function readBody(request: IncomingMessage): Promise<Buffer> {
+export function readBody(request: IncomingMessage, limit = BODY_OCTETS): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let octets = 0;
     request.on("data", (chunk: Buffer) => {
       octets += chunk.length;
-      if (octets <= BODY_OCTETS) {
+      if (octets <= limit) {
         chunks.push(chunk);
-      } else if (octets > DISCARDED_OCTETS) {
+      } else if (octets > limit + DISCARDED_OCTETS) {
         request.pause();
-        reject(tooLarge());
+        reject(tooLarge(limit));
       }
     });
     request.once("end", () => {
-      if (octets > BODY_OCTETS) reject(tooLarge());
+      if (octets > limit) reject(tooLarge(limit));
       else resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks));
     });
     const aborted = (): void => {
@@ -75,8 +81,8 @@ export function readBody(request: IncomingMessage): Promise<Buffer> {
   });
 }
 
-function tooLarge(): CountersignError {
-  return new CountersignError("request-too-large", `a body has at most ${BODY_OCTETS} octets`);
+function tooLarge(limit: number): CountersignError {
+  return new CountersignError("request-too-large", `a body here has at most ${limit} octets`);
 }
 
 /**

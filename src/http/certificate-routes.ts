@@ -18,6 +18,7 @@ import {
   issuerId,
   issuerParams,
   logIndex,
+  pageQuery,
   profileId,
   timestamp,
 } from "./schemas.ts";
@@ -116,18 +117,7 @@ const searchQuery = z.strictObject({
     .transform((text) => text.toLowerCase())
     .exactOptional()
     .meta({ description: "The beginning of a serial number, hex" }),
-  cursor: z
-    .string()
-    .regex(/^[0-9]{1,15}$/, "expected the cursor of a page")
-    .transform(Number)
-    .exactOptional()
-    .meta({ description: "`next` of the page before" }),
-  limit: z
-    .string()
-    .regex(/^(?:[1-9][0-9]?|1[0-9]{2}|200)$/, "expected 1 to 200")
-    .transform(Number)
-    .exactOptional()
-    .meta({ description: "1 to 200; 50 when absent" }),
+  ...pageQuery,
 });
 
 const PAGE = 50;

@@ -107,7 +107,15 @@ function requestBody(route: Route): Record<string, unknown> {
     route.bodies ?? (route.body === undefined ? undefined : { "application/json": route.body });
   return content === undefined
     ? {}
-    : { requestBody: { required: true, content: contentOf(content, "input") } };
+    : {
+        requestBody: {
+          required: true,
+          ...(route.bodyOctets === undefined
+            ? {}
+            : { description: `At most ${route.bodyOctets} octets` }),
+          content: contentOf(content, "input"),
+        },
+      };
 }
 
 function response({ description, content, headers }: Described): Record<string, unknown> {

@@ -8,6 +8,7 @@ import type { Operator, Requesters } from "../issuance/requesters.ts";
 import type { Decision } from "../policy/decide.ts";
 import type { Crls } from "../revocation/crl-schedule.ts";
 import type { Revocations } from "../revocation/revocations.ts";
+import type { CustodyParts } from "../ceremony/view.ts";
 
 export interface Readiness {
   readonly ready: boolean;
@@ -37,7 +38,7 @@ export interface Measurement {
   }[];
 }
 
-export interface HttpParts {
+export interface HttpParts extends CustodyParts {
   /** The service's name, as it stands in statements. */
   readonly service: string;
   readonly version: string;

@@ -21,7 +21,8 @@ export const problems: Readonly<Record<ErrorCode, ProblemKind>> = {
   "request-too-large": {
     status: 413,
     title: "Request is too large",
-    advice: "A body has at most 64 KiB. A CSR of that size is not a CSR for one certificate.",
+    advice:
+      "`detail` says how much a body has here at most. A CSR of that size is not a CSR for one certificate, and no submission of one share is.",
   },
   "route-unknown": {
     status: 404,

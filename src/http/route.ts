@@ -80,6 +80,8 @@ export interface RouteDefinition<A extends Access, P, Q, B> {
   readonly body?: z.ZodType<B>;
   /** Instead of `body`: the media types that the route reads itself. */
   readonly bodies?: Readonly<Record<string, Content>>;
+  /** The most that its body may have; {@link BODY_OCTETS} when absent. */
+  readonly bodyOctets?: number;
   readonly answers: Readonly<Record<number, Described>>;
   handle(request: RouteRequest<A, P, Q, B>, ctx: ApiContext): void | Promise<void>;
 }
@@ -99,6 +101,7 @@ export interface Route extends Pick<
   | "headers"
   | "body"
   | "bodies"
+  | "bodyOctets"
   | "answers"
 > {
   run(ctx: ApiContext, caller: Caller | undefined, input: RouteInput): void | Promise<void>;
@@ -148,7 +151,7 @@ export function routeMiddleware(
   route: Route,
   guard: Guard,
 ): (ctx: ApiContext & { params: Record<string, string> }) => Promise<void> {
-  const { params, query, body, bodies, access, method } = route;
+  const { params, query, body, bodies, bodyOctets, access, method } = route;
   const changes = method !== "GET";
   const personal = route.path.startsWith("/v1/");
   const mediaTypes = bodies === undefined ? [JSON_TYPE] : Object.keys(bodies);
@@ -164,10 +167,10 @@ export function routeMiddleware(
     };
     if (bodies !== undefined) {
       const mediaType = mediaTypeOf(ctx.req, mediaTypes);
-      input.body = { mediaType, octets: await readBody(ctx.req) } satisfies RawBody;
+      input.body = { mediaType, octets: await readBody(ctx.req, bodyOctets) } satisfies RawBody;
     } else if (body !== undefined) {
       mediaTypeOf(ctx.req, mediaTypes);
-      input.body = check(body, jsonFrom(await readBody(ctx.req)), "body");
+      input.body = check(body, jsonFrom(await readBody(ctx.req, bodyOctets)), "body");
     }
     await route.run(ctx, caller, input);
   };

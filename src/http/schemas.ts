@@ -1,6 +1,7 @@
 /** Schemas that several routes share: the same ones check requests and describe them. */
 
 import { z } from "zod";
+import { name } from "../custody/statement.ts";
 import { crlReasonCodes, type CrlReason } from "../x509/certificate-list.ts";
 
 export const issuerId = z
@@ -41,11 +42,80 @@ export const base64 = z
   .max(65_536)
   .transform((text): Uint8Array => Buffer.from(text, "base64"));
 
+/** The same of any length that its route reads. */
+export const largeBase64 = z
+  .base64("expected base64")
+  .min(1)
+  .transform((text): Uint8Array => Buffer.from(text, "base64"));
+
+/** Base64 in an answer. */
+export const base64Text = z.base64();
+
+/** How a list is paged. */
+export const pageQuery = {
+  cursor: z
+    .string()
+    .regex(/^[0-9]{1,15}$/, "expected the cursor of a page")
+    .transform(Number)
+    .exactOptional()
+    .meta({ description: "`next` of the page before" }),
+  limit: z
+    .string()
+    .regex(/^(?:[1-9][0-9]?|1[0-9]{2}|200)$/, "expected 1 to 200")
+    .transform(Number)
+    .exactOptional()
+    .meta({ description: "1 to 200; 50 when absent" }),
+} as const;
+
 export const issuerParams = z.strictObject({ issuer: issuerId });
 
 export const certificateParams = z.strictObject({ issuer: issuerId, serialNumber });
 
 export const logIndex = z.int().min(0).meta({ description: "Index in the audit log" });
+
+/** SHA-256 of a SubjectPublicKeyInfo, as statements name a key. */
+export const keyId = z
+  .string()
+  .regex(/^[0-9a-f]{64}$/, "expected 64 lower-case hex digits")
+  .meta({ description: "SHA-256 of the key's SubjectPublicKeyInfo, hex" });
+
+export const keyParams = z.strictObject({ id: keyId });
+
+/** A ceremony or an unlock: who knows one of the two may read its statement. */
+export const statementParams = z.strictObject({
+  id: z
+    .string()
+    .regex(/^(?:[0-9a-f]{32}|sha256:[0-9a-f]{64})$/, "expected an id or the digest of a statement")
+    .meta({ description: "Its id (32 hex digits), or the digest of its statement" }),
+});
+
+export const operatorId = name.meta({ description: "Id of an operator" });
+
+/** Index of a share. */
+export const shareIndex = z.int().min(1).max(32);
+
+/** An SSHSIG in armor. */
+export const sshSignature = z.string().min(1).max(8_192).meta({
+  description: "Armored SSH signature over these octets, as ssh-keygen -Y sign writes it",
+});
+
+/** What one person signed: the signature is the credential, so no session is asked for. */
+export function signedBody(what: string, namespace: string) {
+  return z.strictObject({
+    statement: base64.meta({
+      description: `${what}: base64 of the canonical JSON that was signed, octet by octet`,
+    }),
+    signature: sshSignature.meta({
+      description: `Armored SSH signature over these octets, namespace ${namespace}`,
+    }),
+  });
+}
+
+/** A note as the keeper signed it, octet by octet. */
+export const noteAnswer = {
+  description: "A C2SP signed note: canonical JSON, a newline, and the keeper's signature",
+  content: { "text/plain": "text" },
+} as const;
 
 /** RFC 9457; problems may have further members. */
 export const problem = z.looseObject({

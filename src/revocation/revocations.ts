@@ -288,7 +288,7 @@ function actorFor(caller: Caller, row: StoredCertificate): Actor {
 const utcTime = z.iso.datetime().regex(/T\d\d:\d\d:\d\d(?:\.\d{1,3})?Z$/);
 
 /** What the holder of a certificate's key signs: closed, canonical JSON. */
-const possessionStatement = z.strictObject({
+export const possessionStatement = z.strictObject({
   type: z.literal("countersign/revocation/v1"),
   /** `sha256:<hex>` of the DER. */
   certificate: z.string(),

@@ -24,6 +24,7 @@ import type {
 } from "../../src/issuance/records.ts";
 import type { Requester } from "../../src/policy/requester.ts";
 import type { RevokeCommand } from "../../src/revocation/revocations.ts";
+import { custodyDomain, type CustodyDomain } from "./custody-domain.ts";
 import { MemoryLog } from "./log.ts";
 
 export interface Pair {
@@ -86,6 +87,10 @@ export interface TestSites {
   readonly domain: MemoryDomain;
   readonly api: (path: string, asked?: Asked) => Promise<Answer>;
   readonly site: (path: string, asked?: Asked) => Promise<Answer>;
+  /** For programs that ask the API. */
+  readonly apiUrl: string;
+  /** PEM: what they check its certificate with. */
+  readonly apiCertificate: string;
   /** Everything logged so far. */
   readonly logged: () => string;
   readonly close: () => Promise<void>;
@@ -121,6 +126,7 @@ export interface MemoryDomain {
   /** By SHA-256 of the certificate, hex. */
   readonly clients: Map<string, Caller>;
   readonly log: MemoryLog;
+  readonly custody: CustodyDomain;
   readonly issuer: IssuerView;
   operators: { id: string; keys: string[] }[];
   /** Instead of the answer of an issuance. */
@@ -172,6 +178,8 @@ export async function startSites(
     },
     site: (path, asked = {}) =>
       send(http.request({ ...target(publicServer, path, asked), agent: false }), asked),
+    apiUrl: `https://127.0.0.1:${(apiServer.address() as AddressInfo).port}`,
+    apiCertificate: tls.certificate,
     logged: () => lines.join(""),
     close: async () => {
       await Promise.all(
@@ -265,6 +273,7 @@ function memoryDomain(): MemoryDomain {
     changes: [],
     clients: new Map(),
     log,
+    custody: custodyDomain(),
     issuer: {
       id: "issuing",
       keyId: "ab".repeat(32),
@@ -436,6 +445,7 @@ function memoryParts(domain: MemoryDomain): Omit<HttpParts, "logger"> {
       document: () => ({ digest: `sha256:${"cd".repeat(32)}`, document: { version: 1 } }),
     },
     operators: () => domain.operators,
+    ...domain.custody.parts,
     readiness: async () => ({
       ready: domain.ready,
       parts: [
