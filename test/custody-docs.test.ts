@@ -29,7 +29,7 @@ import { createUnlocker, type Unlocker } from "../src/custody/sealed/unlock.ts";
 import { readLock } from "../src/custody/personal-statement.ts";
 import { readUnlock, type Signed } from "../src/custody/statement.ts";
 import { checkApproval, checkSubmission } from "../src/custody/votes.ts";
-import { verifyOperator } from "../src/custody/operator-statement.ts";
+import { verifyWithOneOf } from "../src/custody/roster.ts";
 import { CountersignError } from "../src/errors.ts";
 import { ceremonyState, unlockState } from "../src/http/ceremony-views.ts";
 import { problems } from "../src/http/problem.ts";
@@ -234,8 +234,10 @@ beforeAll(async () => {
       ...parts.custody,
       async lock(keyId, { statement, signature }) {
         const lock = readLock(statement);
-        const keys = people.map((one) => ({ id: one.operator, keys: [one.publicKey] }));
-        verifyOperator(keys, lock.operator, "countersign-lock@v1", statement, signature);
+        const keys = people.flatMap(({ operator, publicKey }) =>
+          operator === lock.operator ? [publicKey] : [],
+        );
+        verifyWithOneOf(keys, "countersign-lock@v1", statement, signature);
         expect(lock.log).toEqual({
           size: 300,
           root: Buffer.from(site.domain.log.tree.root()).toString("base64"),

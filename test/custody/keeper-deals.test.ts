@@ -13,7 +13,6 @@ import {
   pidsOf,
   someEntry,
   TestLog,
-  type KeeperHome,
 } from "./keeper-home.ts";
 import { Keeping, sealedKeyOf, signing, type SealedKey } from "./keeper-people.ts";
 import { rootTbs } from "./opened-key.ts";
