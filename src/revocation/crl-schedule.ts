@@ -218,12 +218,6 @@ export class CrlSchedule implements Crls {
         "operators ask for CRLs; revoking makes one by itself",
       );
     }
-    if (!this.#parts.issuers.makesCrls(issuer)) {
-      throw new CountersignError(
-        "key-locked",
-        `the key of ${issuer} is sealed: a ceremony of kind sign makes its next CRL, or one of kind window lets the service make it`,
-      );
-    }
     return this.#request(state, actorOf(caller), 0);
   }
 
@@ -279,11 +273,12 @@ export class CrlSchedule implements Crls {
     if (this.#stopped) {
       return Promise.reject(new CountersignError("service-stopping", "the service is stopping"));
     }
-    if (!this.#isOpen(state)) {
+    const { id } = state.issuer;
+    if (!this.#parts.issuers.makesCrls(id)) {
       return Promise.reject(
         new CountersignError(
           "key-locked",
-          "the issuer's key signs no CRLs now: it needs its shares",
+          `the key of ${id} is sealed: a ceremony of kind sign makes its next CRL, or one of kind window lets the service make it`,
         ),
       );
     }
