@@ -2,12 +2,13 @@
 
 import { randomBytes } from "node:crypto";
 import { afterEach, expect, test, vi } from "vitest";
+import { CountersignError } from "../../src/errors.ts";
 import { IssuerSet } from "../../src/issuance/issuer.ts";
 import type { SignRequest } from "../../src/issuance/keeper.ts";
 import { CrlSchedule } from "../../src/revocation/crl-schedule.ts";
 import { createReads } from "../../src/store/reads.ts";
 import { buildTbsCertificate, certificateTemplate } from "../../src/x509/certificate-template.ts";
-import { parseCertificateList } from "../../src/x509/certificate-list.ts";
+import { buildTbsCertList, parseCertificateList } from "../../src/x509/certificate-list.ts";
 import { emptyName } from "../../src/x509/name.ts";
 import { extKeyUsageOids } from "../../src/x509/oid.ts";
 import { serialNumberFrom } from "../../src/x509/serial-number.ts";
@@ -74,9 +75,7 @@ async function bench(type: SoftwareKeyType = "P-256", sealed = false) {
     list: async () => last,
   };
   const failures: unknown[] = [];
-  const key = { open: true };
   const parts = {
-    open: () => key.open,
     issuers,
     journal,
     reads,
@@ -94,7 +93,6 @@ async function bench(type: SoftwareKeyType = "P-256", sealed = false) {
     clock,
     asked,
     failures,
-    key,
     get schedule() {
       return schedule;
     },
@@ -350,39 +348,6 @@ test("without a jump of the clock, a CRL a day is made", async () => {
   await expect.poll(() => given.schedule.current("issuing").number).toBe("2");
 });
 
-test("of a key that is locked nothing is tried, and nothing logged; what is overdue is made when it opens", async () => {
-  await using given = await bench();
-  given.key.open = false;
-  const size = given.journal.size;
-  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  await given.schedule.start();
-  await vi.advanceTimersByTimeAsync(60_000);
-  await expect(given.schedule.publish("issuing", operator)).rejects.toEqual(
-    expect.objectContaining({ code: "key-locked" }),
-  );
-  expect([given.asked, given.failures, given.journal.size]).toEqual([[], [], size]);
-  given.key.open = true;
-  await vi.advanceTimersByTimeAsync(10_000);
-  vi.useRealTimers();
-  await expect.poll(() => given.asked.length).toBe(1);
-  await expect.poll(() => given.schedule.current("issuing").number).toBe("1");
-});
-
-test("a CRL that a ceremony has made is the published one, unless a newer one is", async () => {
-  await using given = await bench();
-  const first = await given.schedule.publish("issuing", operator);
-  const other = await bench();
-  await other.schedule.publish("issuing", operator);
-  other.advance(60_000);
-  const second = await other.schedule.publish("issuing", operator);
-  await other[Symbol.asyncDispose]();
-  given.schedule.made("issuing", second.der);
-  expect(given.schedule.current("issuing").number).toBe("2");
-  // One that is older than what is published changes nothing.
-  given.schedule.made("issuing", first.der);
-  expect(given.schedule.current("issuing").number).toBe("2");
-});
-
 test("a revocation that a crash kept from its CRL is published by the next start", async () => {
   await using given = await bench();
   const end = new Date(begin.getTime() + 80 * DAY);
@@ -479,9 +444,10 @@ test("what a failure of the disk says is for the log, not for strangers", async 
 
 test("CRLs of a sealed issuer come from ceremonies: nothing is asked of its key, and revocations wait on record", async () => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  const { schedule, asked, failures, revoked, clock, allow } = await bench("P-256", true);
+  const given = await bench("P-256", true);
+  const { schedule, asked, failures, clock } = given;
   await schedule.start();
-  const serialNumber = await revoked(new Date(begin.getTime() + 90 * DAY));
+  const serialNumber = await given.revoked(new Date(begin.getTime() + 90 * DAY));
   expect(await schedule.revoked("issuing")).toBeUndefined();
   expect(() => schedule.publish("issuing", operator)).toThrow(
     expect.objectContaining({ code: "key-locked" }),
@@ -493,14 +459,14 @@ test("CRLs of a sealed issuer come from ceremonies: nothing is asked of its key,
   ]);
 
   // A window lets the service make them by itself.
-  allow("crl");
+  given.allow("crl");
   schedule.look();
   await vi.waitFor(() => expect(schedule.current("issuing").number).toBe("1"));
   const entries = [...parseCertificateList(schedule.current("issuing").der).entries()];
   expect(entries.map((entry) => Buffer.from(entry.serialNumber).toString("hex"))).toEqual([
     serialNumber,
   ]);
-  allow();
+  given.allow();
   clock.now = new Date(begin.getTime() + 2 * DAY);
   await vi.advanceTimersByTimeAsync(2 * DAY);
   expect(asked).toHaveLength(1);
@@ -522,4 +488,61 @@ test("the CRL of a sealed issuer that a ceremony made is published at once, and 
   clock.now = new Date(crl.nextUpdate.getTime() - 60 * DAY - 1000);
   expect(schedule.troubles()[0]!.overdue).toBe(false);
   await schedule.stop();
+});
+
+test("a key that was locked under a CRL is not asked again, and what is owed is made when it opens", async () => {
+  await using given = await bench("P-256", true);
+  given.allow("crl");
+  await given.schedule.start();
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  const serialNumber = await given.revoked(new Date(begin.getTime() + 90 * DAY));
+  // The window's last second: whoever asks does not know yet that it is over.
+  given.refuse(new CountersignError("key-locked", "the key is sealed: it opens with shares"));
+  given.advance(1000);
+  await expect(given.schedule.publish("issuing", operator)).rejects.toThrow("sealed");
+  await given.schedule.revoked("issuing");
+  const asked = given.asked.length;
+  const size = given.journal.size;
+  given.allow();
+  await vi.advanceTimersByTimeAsync(10 * 60_000);
+  await settle();
+  expect([given.asked.length, given.journal.size]).toEqual([asked, size]);
+  expect(given.schedule.troubles()[0]).not.toHaveProperty("trouble");
+
+  given.refuse(undefined);
+  given.allow("crl");
+  given.schedule.look();
+  await vi.waitFor(() => expect(given.serialNumbers()).toEqual([serialNumber]));
+});
+
+test("CRL-40: what a ceremony's CRL has and no revocation here accounts for stays on the next ones", async () => {
+  await using given = await bench("P-256", true);
+  const own = await given.revoked(new Date(begin.getTime() + 90 * DAY));
+  const intermediate = Buffer.alloc(20, 0x7e);
+  const tbs = buildTbsCertList({
+    issuerCertificate: given.ca.issuing,
+    thisUpdate: begin,
+    nextUpdate: new Date(begin.getTime() + 180 * DAY),
+    number: 0n,
+    entries: [
+      { serialNumber: intermediate, revocationDate: begin, reason: "cessationOfOperation" },
+    ],
+  });
+  await given.schedule.start();
+  given.schedule.adopt(
+    "issuing",
+    assembleSigned(tbs, given.ca.algorithm, given.ca.issuingKey.sign(tbs)),
+  );
+  const both = [own, intermediate.toString("hex")].toSorted();
+  given.advance(1000);
+  given.allow("crl");
+  // It was built before the revocation was known: that is owed still, and made at once.
+  given.schedule.look();
+  await vi.waitFor(() => expect(given.serialNumbers()).toEqual(both));
+  // And so it goes on, also after a restart.
+  await given.schedule.stop();
+  await given.reload();
+  given.advance(1000);
+  await given.schedule.publish("issuing", operator);
+  expect(given.serialNumbers()).toEqual(both);
 });
