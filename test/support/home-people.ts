@@ -53,7 +53,6 @@ export interface MisdirectedShare {
 }
 
 export class HomePeople {
-  /** Another one after a restart. */
   service: RunningService;
   /** With a home directory for each. */
   readonly folder: string;
@@ -68,6 +67,12 @@ export class HomePeople {
     this.folder = mkdtempSync(join(tmpdir(), "countersign-people-"));
   }
 
+  /** The same home, opened by another process, to which everybody signs in anew. */
+  restarted(service: RunningService): void {
+    this.service = service;
+    this.#sessions.clear();
+  }
+
   remove(): void {
     rmSync(this.folder, { recursive: true });
   }
@@ -79,9 +84,10 @@ export class HomePeople {
     return home;
   }
 
-  /** A file of somebody's in the service's home: `id_ed25519`, `age.key`. */
+  /** A file of somebody's: `id_ed25519`, `age.key`. The five have theirs in the service's home. */
   fileOf(id: string, name: string): string {
-    return join(this.service.files.people, id, name);
+    const folder = join(this.service.files.people, id);
+    return join(existsSync(folder) ? folder : this.homeOf(id), name);
   }
 
   /** Runs `countersign` as one of the people, in their home directory. */
@@ -137,10 +143,14 @@ export class HomePeople {
   }
 
   /** One try to sign in. */
-  async signIn(id: string, key: string = this.fileOf(id, "id_ed25519")): Promise<Answer> {
+  async signIn(id: string): Promise<Answer> {
     const challenge = await this.service.send("/v1/sessions", { operator: id }, { token: false });
     const opened = challenge.json<{ id: string; statement: string }>();
-    const signature = sshSign(key, "countersign-login@v1", Buffer.from(opened.statement));
+    const signature = sshSign(
+      this.fileOf(id, "id_ed25519"),
+      "countersign-login@v1",
+      Buffer.from(opened.statement),
+    );
     return this.service.send(`/v1/sessions/${opened.id}`, { signature }, { token: false });
   }
 
