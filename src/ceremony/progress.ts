@@ -537,16 +537,19 @@ export class Progress {
     try {
       await keeper.commit(ceremony.digest);
     } catch (error) {
-      if (!(error instanceof CountersignError)) {
-        // It may have been changed. The signer that has the token open does not notice, the next start does.
+      if (!(error instanceof CountersignError) || error.code === "log-unavailable") {
+        // It may have been changed, also by a dealer whose keeper has ended. The signer that has the token open does not notice, the next start does.
         this.#maybeChanged.add(ceremony.digest);
         throw error;
       }
+      this.#unsettled.delete(ceremony.digest);
       await this.close({ ...ceremony, state: "pending" }, "failed", {
         reason: publicReason(error),
       });
+      return;
     }
-    this.#unsettled.delete(ceremony.digest);
+    // A dealer that had ended before it was told has changed nothing.
+    await this.#settle({ ...ceremony, state: "pending" });
   }
 
   /** @throws CountersignError `key-locked` while it is not known whether the token has the sealed PIN. */

@@ -74,8 +74,12 @@ export interface DealerProcess {
    *   been: the shares are kept then, and tried.
    */
   commit(): Promise<void>;
-  /** Ends the process at once. */
+  /**
+   * Ends the process at once; one that changes the PIN of a token, when the token has answered: killed in between, it
+   * could leave no token at all.
+   */
   kill(): void;
+  /** Nothing comes of it any more. */
   readonly ended: Promise<void>;
 }
 
@@ -95,6 +99,8 @@ export function startDealer({ token, pinFile }: DealerParts): DealerProcess {
   /** What an end without a word means to who waits. */
   let lost = (): Error => new CountersignError("deal-failed", "the dealer has ended");
   let over = false;
+  /** From when it was told to until it has answered. */
+  let committing = false;
   let tellEnded = (): void => {};
   const ended = new Promise<void>((resolve) => (tellEnded = resolve));
   child.on("error", () => {}); // its frames end too
@@ -107,7 +113,8 @@ export function startDealer({ token, pinFile }: DealerParts): DealerProcess {
     },
     onEnd() {
       over = true;
-      child.kill("SIGKILL");
+      // With its connection it ends by itself, between two calls of the token: see seal-token.ts.
+      if (!committing) child.kill("SIGKILL");
       handOff.destroy();
       waiting?.refuse(lost());
       waiting = undefined;
@@ -183,9 +190,12 @@ export function startDealer({ token, pinFile }: DealerParts): DealerProcess {
     async commit() {
       if (!pending) return;
       pending = false;
+      committing = true;
       lost = () => new Error("the dealer has ended while it changed the PIN of the token");
       await ask({ type: "commit" }, [], (answer) => {
-        if (answer.type !== "committed") fail();
+        // Without a code: the PIN may have been changed all the same.
+        if (answer.type !== "committed") throw new Error("the dealer gave an answer that is none");
+        committing = false;
       });
     },
     kill() {

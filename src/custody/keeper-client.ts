@@ -226,7 +226,8 @@ export interface KeeperClient {
    * then on. Where nothing waits for it, nothing happens.
    *
    * @param ceremony - digest of its statement.
-   * @throws CountersignError what the token says; then it has its old PIN. Any other error if that is not known.
+   * @throws CountersignError what the token says, or `deal-failed`; then it has its old PIN. Any other error if that is
+   *   not known.
    */
   commit(ceremony: string): Promise<void>;
   /** Ends the processes of an unlock, whatever their state, and what it opened. */

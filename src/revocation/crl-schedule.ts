@@ -186,11 +186,16 @@ export class CrlSchedule implements Crls {
     return state.current;
   }
 
-  /** A CRL that a ceremony has made, and recorded; of an issuer that has just become one it waits for the next start. */
+  /**
+   * Takes a CRL that a ceremony has made and recorded, DER: the next one follows it. That of an issuer which has just
+   * become one waits for the next start.
+   */
   adopt(issuer: string, crl: Uint8Array): void {
     const state = this.#states.get(issuer);
-    if (state === undefined) return;
     const current = published(crl);
+    if (state === undefined || BigInt(current.number) <= BigInt(state.current?.number ?? -1)) {
+      return;
+    }
     state.current = current;
     state.predecessor = current;
     state.trouble = undefined;
@@ -200,7 +205,7 @@ export class CrlSchedule implements Crls {
         // People have built it: a revocation that was recorded meanwhile need not be on it.
         state.owing ||= owing;
         state.others = others;
-        this.#plan(state);
+        if (state.running === undefined && state.waiting === undefined) this.#plan(state);
       },
     );
     state.adopting.catch((error: unknown) => this.#parts.failed(issuer, error));
@@ -227,12 +232,6 @@ export class CrlSchedule implements Crls {
       throw new CountersignError(
         "forbidden",
         "operators ask for CRLs; revoking makes one by itself",
-      );
-    }
-    if (!this.#parts.issuers.makesCrls(issuer)) {
-      throw new CountersignError(
-        "key-locked",
-        `the key of ${issuer} is sealed: a ceremony of kind sign makes its next CRL, or one of kind window lets the service make it`,
       );
     }
     return this.#request(state, actorOf(caller), 0);
@@ -289,6 +288,15 @@ export class CrlSchedule implements Crls {
   #request(state: IssuerState, actor: Actor, pause: number): Promise<PublishedCrl> {
     if (this.#stopped) {
       return Promise.reject(new CountersignError("service-stopping", "the service is stopping"));
+    }
+    const { id } = state.issuer;
+    if (!this.#parts.issuers.makesCrls(id)) {
+      return Promise.reject(
+        new CountersignError(
+          "key-locked",
+          `the key of ${id} is sealed: a ceremony of kind sign makes its next CRL, or one of kind window lets the service make it`,
+        ),
+      );
     }
     if (state.waiting !== undefined) {
       if (actor !== scheduleActor) state.hasten?.(); // a person

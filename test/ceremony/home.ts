@@ -4,6 +4,8 @@ import { execFileSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { expect, vi } from "vitest";
+import { openAuditDatabase } from "../../src/audit/database-rows.ts";
+import { verifyLog } from "../../src/audit/verify.ts";
 import { encodeEntry, parseEntry, type LogEntry } from "../../src/audit/entry.ts";
 import { startCeremonies, type CeremonyDomain } from "../../src/ceremony/domain.ts";
 import { notedJson } from "../../src/ceremony/log-words.ts";
@@ -398,10 +400,26 @@ export class CeremonyHome {
     return proveShare(context, share, challenge).toString("base64");
   }
 
+  /** What is in the database is what the log says, and nothing else: AUDIT-LOG 9.6, rule 11. */
+  async verify(): Promise<void> {
+    const database = await openAuditDatabase(join(this.home.directory, "countersign.db"));
+    const { log, rows } = database;
+    const report = await verifyLog(log, { key: this.home.service.log, database: rows });
+    await database.close();
+    expect(report.failures).toEqual([]);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.hook = () => {};
-    if (this.#running !== undefined) await this.stop();
-    this.home.remove();
+    this.afterwards = () => {};
+    try {
+      if (this.#running !== undefined) {
+        await this.stop();
+        await this.verify();
+      }
+    } finally {
+      this.home.remove();
+    }
   }
 }
 

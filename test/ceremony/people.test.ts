@@ -114,9 +114,14 @@ test("a new key of somebody needs a challenge of its own before the recipient co
   expect(await home.domain.inbox.of(as("fred"))).toEqual([]);
 });
 
-test("a proof by a stranger's key in the name of somebody of the roster proves nothing for them", async () => {
+test("a proof by a stranger's key proves nothing for somebody of the roster, even with their age identity", async () => {
   await using home = await openCeremonyHome({ prove: ["alice", "carol"] });
-  const stranger = makePeople(join(home.home.directory, "strangers"), ["bob"]).person("bob");
+  const { recipient, ageFile } = home.home.people.person("bob");
+  const stranger = {
+    ...makePeople(join(home.home.directory, "strangers"), ["bob"]).person("bob"),
+    recipient,
+    ageFile,
+  };
   const { enrolments } = home.domain;
   const id = await enrolments.request(enrolment(stranger), address);
   await enrolments.prove(id, await proof(home, stranger, id), address);

@@ -173,6 +173,31 @@ test("a roster and a resume that a crash cut short are finished at the next star
   expect((await home.running.keeper.status()).panic).toBeNull();
 });
 
+test("a share set whose keeper did not hear that it is in force hears of it at the next start", async () => {
+  await using home = await openCeremonyHome();
+  const { keyId, shareSet, ceremony } = await home.generate();
+  await home.confirm(shareSet, 1, "alice");
+  await home.confirm(shareSet, 2, "bob");
+  home.hook = async (name) => {
+    if (name === "activate") await new Promise<never>(() => {});
+  };
+  void home.confirm(shareSet, 3, "carol");
+  await expect
+    .poll(async () => (await home.domain.ceremonies.view(ceremony)).state, patience)
+    .toBe("applied");
+  await home.crash();
+  home.hook = () => {};
+  home.home.configure(sealedKey(keyId, "root"));
+  await home.start();
+  await submitTwo(
+    Object.assign(home, { keyId, shareSet }),
+    await proposeRoot(Object.assign(home, { keyId, shareSet })),
+  );
+  expect((await home.domain.custody.key(keyId)).shareSets).toMatchObject([{ state: "active" }]);
+  expect((await home.running.keeper.status()).keys).toMatchObject([{ keyId, epoch: 1 }]);
+  expect(home.failures).toEqual([]);
+});
+
 test("a restart with nothing open changes nothing, and the keeper knows the shares in force", async () => {
   await using home = await openSealedHome({ issuer: "root" });
   const size = await home.reads.logSize();

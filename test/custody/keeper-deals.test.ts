@@ -13,9 +13,8 @@ import {
   pidsOf,
   someEntry,
   TestLog,
-  type KeeperHome,
 } from "./keeper-home.ts";
-import { Keeping, sealedKeyOf, signing, type SealedKey } from "./keeper-people.ts";
+import { eventually, Keeping, sealedKeyOf, signing, type SealedKey } from "./keeper-people.ts";
 import { rootTbs } from "./opened-key.ts";
 
 const rules = { roster: 2, policy: 2, resume: 2, ceremonies: {} };
@@ -140,7 +139,7 @@ test("ST-62: a dealer that is killed leaves nothing behind, and it can be dealt 
   const record = await all.dealing(ceremony.digest);
   const dealing = all.keeper.deal({ ...ceremony, plan, record });
   const outcome = expect(dealing).rejects.toEqual(refused("deal-failed"));
-  await expect.poll(() => pidsOf("dealer", keeperPid()).length).toBe(1);
+  await eventually(() => pidsOf("dealer", keeperPid()).length).toBe(1);
   await expect(
     all.keeper.deal({ ...ceremony, plan, record: await all.dealing(ceremony.digest) }),
   ).rejects.toEqual(refused("unlock-busy"));
@@ -167,11 +166,12 @@ test("ST-63, ST-64: a share set is active when every custodian has shown their o
   const alice = right[0]!;
   const proofOf = (signed: Signed): string =>
     (JSON.parse(Buffer.from(signed.statement).toString()) as { proof: string }).proof;
-  const withProof = (proof: string): Signed =>
-    people.person("alice").signed("countersign-confirm@v1", {
+  const changed = (id: string, change: object): Signed =>
+    people.person(id).signed("countersign-confirm@v1", {
       ...(JSON.parse(Buffer.from(alice.statement).toString()) as object),
-      proof,
+      ...change,
     });
+  const withProof = (proof: string): Signed => changed("alice", { proof });
   const cases: [string, Signed[]][] = [
     ["one missing", right.slice(1)],
     ["one twice", [right[1]!, right[1]!, right[2]!]],
@@ -182,6 +182,14 @@ test("ST-63, ST-64: a share set is active when every custodian has shown their o
       [withProof(proofOf(all.confirmations(other)[0]!)), ...right.slice(1)],
     ],
     ["of another share set", [all.confirmations(other)[0]!, ...right.slice(1)]],
+    [
+      "of another share set, with the proof for this one",
+      [changed("alice", { shareSet: other.shareSet.digest }), ...right.slice(1)],
+    ],
+    [
+      "in the name of somebody who has got hold of the share",
+      [changed("bob", { operator: "bob" }), ...right.slice(1)],
+    ],
     ["another's signature", [{ ...alice, signature: right[1]!.signature }, ...right.slice(1)]],
     [
       "in another's name",
@@ -239,7 +247,7 @@ test("ST-65, ST-66, ST-67: the old shares open a key until the new ones are acti
     previous: key.shareSet.digest,
     threshold: 3,
   });
-  await expect.poll(() => pidsOf("dealer", keeperPid())).toEqual([]);
+  await eventually(() => pidsOf("dealer", keeperPid())).toEqual([]);
   await opensFor(all, key);
   await all.activate(next);
   expect((await all.keeper.status()).keys.at(-1)).toMatchObject({ epoch: 2 });
@@ -302,7 +310,7 @@ test("ST-49: a dealer that is killed while shares are gathered for it ends the u
   const unlock = await all.unlock(key, ceremony, { plan });
   await all.give(unlock, ["alice", "carol"]);
   process.kill(pidsOf("dealer", keeperPid())[0]!, "SIGKILL");
-  await expect.poll(() => pidsOf("unlocker", keeperPid())).toEqual([]);
+  await eventually(() => pidsOf("unlocker", keeperPid())).toEqual([]);
   await expect(all.open(unlock)).rejects.toEqual(refused("unlock-unknown"));
   const again = await all.unlock(key, ceremony, { plan });
   await all.give(again, ["alice", "bob"]);
@@ -346,7 +354,7 @@ test("the PIN of a token in use is sealed: its standing signer ends, and from th
   ).resolves.toBeDefined();
   const [signer] = pidsOf("signer", keeperPid());
   await all.activate(key);
-  await expect.poll(() => isAlive(signer!)).toBe(false);
+  await eventually(() => isAlive(signer!)).toBe(false);
   const [status] = (await keeper.status()).keys;
   expect(status).toMatchObject({ state: "locked", custody: "sealed", epoch: 1, operations: [] });
   await expect(logAndSign(home, keeper, log, leafTbs(home))).rejects.toEqual(refused("key-locked"));
@@ -389,7 +397,7 @@ test("a standing signer that dies after its PIN was sealed is not started again 
   const status = async () => (await keeper.status()).keys[0];
   expect(await status()).toMatchObject({ state: "open", custody: "sealed" });
   process.kill(pidsOf("signer", keeperPid())[0]!, "SIGKILL");
-  await expect.poll(status).toMatchObject({ state: "locked", operations: [] });
+  await eventually(status).toMatchObject({ state: "locked", operations: [] });
   expect(pidsOf("signer", keeperPid())).toEqual([]);
   await all.openFor(key, [leafTbs(home)]);
 });
@@ -401,6 +409,56 @@ test("without the commit the token has its old PIN, after a restart too", async 
   const again = await restarted(all);
   expect((await again.keeper.status()).keys[0]).toMatchObject({ state: "open", custody: "token" });
 });
+
+test("a PIN whose dealer a panic has ended is not changed, and the commit says so", async () => {
+  const all = await ownHome();
+  const { home, keeper } = all;
+  const plan = all.plan({ key: { use: home.keyId }, payload: "pin" });
+  const key = await all.deal(plan, home.keyId);
+  await keeper.panic(...all.locking("carol", "panic"));
+  await expect(keeper.commit(key.ceremony.digest)).rejects.toEqual(refused("deal-failed"));
+  await all.resume(["alice", "bob"]);
+  await eventually(async () => (await keeper.status()).keys[0]).toMatchObject({
+    state: "open",
+    custody: "token",
+  });
+});
+test.for(["a lock", "the end of the keeper"])(
+  "%s ends a dealer that changes a PIN between two calls of the token, and not in one",
+  async (what) => {
+    const all = await ownHome();
+    const { home, keeper } = all;
+    const plan = all.plan({ key: { use: home.keyId }, payload: "pin" });
+    const key = await all.deal(plan, home.keyId);
+    const pid = keeperPid();
+    const [dealer] = pidsOf("dealer", pid);
+    process.kill(dealer!, "SIGSTOP"); // as if the token took its time
+    const committing = expect(keeper.commit(key.ceremony.digest)).rejects.toThrow();
+    if (what === "a lock")
+      await keeper.lock(...all.locking("alice", "lock", { keyId: home.keyId }));
+    else await keeper.close();
+    await committing;
+    // Longer than a kill takes.
+    for (let count = 0; count < 100; count++) execFileSync("true");
+    expect(isAlive(dealer!)).toBe(true);
+    process.kill(dealer!, "SIGCONT");
+    await expect.poll(() => isAlive(dealer!)).toBe(false);
+    if (what === "a lock") {
+      await all.resume(["alice", "bob"]);
+      await keeper.close();
+    }
+    // One of the two PINs opens it, whichever.
+    const again = await restarted(all);
+    const [status] = (await again.keeper.status()).keys;
+    if (status!.state === "open") {
+      await expect(logAndSign(home, again.keeper, all.log, leafTbs(home))).resolves.toBeDefined();
+    } else {
+      expect(status).toMatchObject({ state: "unavailable" });
+      await again.activate(key);
+      await again.openFor(key, [leafTbs(home)]);
+    }
+  },
+);
 
 test("a new token is made with a PIN that nobody has seen, and opens with shares", async () => {
   const all = await ownHome();

@@ -215,8 +215,8 @@ test.for(asRoot ? ["one user", "two users"] : ["one user"])(
     const installation = name === "one user" ? one : two!;
     const keeper = await startKeeper(installation);
     expect(statSync(installation.socket).mode & 0o777).toBe(0o660);
-    expect(readFileSync(`/proc/${keeper.pid}/status`, "utf8")).toMatch(/^Umask:\s0077$/m);
     const service = await startService(installation);
+    expect(readFileSync(`/proc/${keeper.pid}/status`, "utf8")).toMatch(/^Umask:\s0077$/m);
     await issue(service);
     process.kill(keeper.pid, "SIGKILL");
     expect(await service.ended).toBe(1);

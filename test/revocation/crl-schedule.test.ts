@@ -348,6 +348,21 @@ test("without a jump of the clock, a CRL a day is made", async () => {
   await expect.poll(() => given.schedule.current("issuing").number).toBe("2");
 });
 
+test("a CRL that a ceremony has made is the published one, unless a newer one is", async () => {
+  await using given = await bench();
+  const first = await given.schedule.publish("issuing", operator);
+  const other = await bench();
+  await other.schedule.publish("issuing", operator);
+  other.advance(60_000);
+  const second = await other.schedule.publish("issuing", operator);
+  await other[Symbol.asyncDispose]();
+  given.schedule.adopt("issuing", second.der);
+  expect(given.schedule.current("issuing").number).toBe("2");
+  // One that is older than what is published changes nothing.
+  given.schedule.adopt("issuing", first.der);
+  expect(given.schedule.current("issuing").number).toBe("2");
+});
+
 test("a revocation that a crash kept from its CRL is published by the next start", async () => {
   await using given = await bench();
   const end = new Date(begin.getTime() + 80 * DAY);
@@ -444,12 +459,12 @@ test("what a failure of the disk says is for the log, not for strangers", async 
 
 test("CRLs of a sealed issuer come from ceremonies: nothing is asked of its key, and revocations wait on record", async () => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  const given = await bench("P-256", true);
-  const { schedule, asked, failures, clock } = given;
+  const sealed = await bench("P-256", true);
+  const { schedule, asked, failures, clock } = sealed;
   await schedule.start();
-  const serialNumber = await given.revoked(new Date(begin.getTime() + 90 * DAY));
+  const serialNumber = await sealed.revoked(new Date(begin.getTime() + 90 * DAY));
   expect(await schedule.revoked("issuing")).toBeUndefined();
-  expect(() => schedule.publish("issuing", operator)).toThrow(
+  await expect(schedule.publish("issuing", operator)).rejects.toEqual(
     expect.objectContaining({ code: "key-locked" }),
   );
   expect([asked, failures, schedule.troubles()]).toEqual([
@@ -459,14 +474,14 @@ test("CRLs of a sealed issuer come from ceremonies: nothing is asked of its key,
   ]);
 
   // A window lets the service make them by itself.
-  given.allow("crl");
+  sealed.allow("crl");
   schedule.look();
   await vi.waitFor(() => expect(schedule.current("issuing").number).toBe("1"));
   const entries = [...parseCertificateList(schedule.current("issuing").der).entries()];
   expect(entries.map((entry) => Buffer.from(entry.serialNumber).toString("hex"))).toEqual([
     serialNumber,
   ]);
-  given.allow();
+  sealed.allow();
   clock.now = new Date(begin.getTime() + 2 * DAY);
   await vi.advanceTimersByTimeAsync(2 * DAY);
   expect(asked).toHaveLength(1);
