@@ -1,12 +1,14 @@
 #!/usr/bin/env node
-/** The service: makes a development home where there is none, opens the home and listens. */
+/** The service: makes a development home where there is none, opens the home and listens; or only makes the home. */
 
 import { existsSync, readFileSync } from "node:fs";
-import { relative } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { Command, InvalidArgumentError } from "commander";
 import { pino } from "pino";
 import { readServiceConfig } from "./config.ts";
 import { setUpDevelopmentHome } from "./development/set-up.ts";
+import { checkTwoUsers, giveToTwoUsers, socketOf, type Ids } from "./development/two-users.ts";
 import { CountersignError } from "./errors.ts";
 import { homeFiles, homeState } from "./home.ts";
 import { startService } from "./service.ts";
@@ -18,32 +20,115 @@ const modulePaths = [
   "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
 ];
 
-interface ServeOptions {
+interface HomeOptions {
   home: string;
   apiPort: number;
   publicPort: number;
   operatorKey?: string;
 }
 
-async function serve(options: ServeOptions): Promise<void> {
+interface SetUpOptions extends HomeOptions {
+  serviceUser?: Ids;
+  keeperUser?: number;
+  keeperSocket?: string;
+}
+
+/** Makes the home unless it is there. */
+async function makeHome({ home, ...options }: HomeOptions): Promise<void> {
+  if (homeState(home) === "ready") return;
+  if (keeperSocket(home) !== undefined) {
+    throw new CountersignError(
+      "home-unknown",
+      `${home} has a service.yaml with a keeper of its own user, and no layout.json: it is never made again here`,
+    );
+  }
+  const modulePath = modulePaths.find((path) => path !== undefined && existsSync(path));
+  if (modulePath === undefined) {
+    throw new CountersignError(
+      "config-invalid",
+      "SoftHSM is not installed: run sh softhsm/install.sh, or name its library in PKCS11_LIBRARY",
+    );
+  }
+  await setUpDevelopmentHome(home, {
+    ...options,
+    modulePath,
+    progress: (step) => console.log(step),
+  });
+}
+
+/** Where the home's keeper listens, if it is a user of its own. A file that set-up has not finished says nothing. */
+function keeperSocket(home: string): string | undefined {
+  try {
+    const { keeper } = readServiceConfig(homeFiles(home).service);
+    return typeof keeper === "string" ? undefined : keeper.socket;
+  } catch {
+    return undefined;
+  }
+}
+
+async function setUp(options: SetUpOptions): Promise<void> {
+  const { home, serviceUser, keeperUser } = options;
+  if ((serviceUser === undefined) !== (keeperUser === undefined)) {
+    throw new CountersignError("config-invalid", "--service-user and --keeper-user come together");
+  }
+  const there = homeState(home) === "ready";
+  if (serviceUser === undefined || keeperUser === undefined) {
+    await makeHome(options);
+    console.log(`${resolve(home)} ${there ? "is there already" : "is made"}. It is opened by:
+
+  node ${mainModule()} serve --home ${shellWord(resolve(home))}`);
+    return;
+  }
+  const users = {
+    service: serviceUser,
+    keeper: { uid: keeperUser, gid: serviceUser.gid },
+    socket: resolve(options.keeperSocket ?? socketOf(home)),
+  };
+  checkTwoUsers(home, users);
+  await makeHome(options);
+  const given = await giveToTwoUsers(home, users);
+  console.log(twoUsersSteps(home, there, given, users));
+}
+
+function twoUsersSteps(
+  home: string,
+  there: boolean,
+  given: boolean,
+  { service, keeper }: { service: Ids; keeper: Ids },
+): string {
+  const at = (name: string): string => shellWord(join(resolve(home), name));
+  const socket = keeperSocket(home)!;
+  if (!given) return `${resolve(home)} has a keeper of its own user already, at ${socket}.`;
+  const keeperMain = join(dirname(mainModule()), "custody", "keeper-main.js");
+  return `${resolve(home)} ${there ? "is given" : "is made, and given"} to two users of group ${service.gid}:
+
+  keeper/                              user ${keeper.uid}, nobody else
+  service/                             user ${service.uid}, nobody else
+  policy.yaml, service.yaml, issuers/  root; both users read them
+  everything else                      root, nobody else: what people sign and ask with
+
+The keeper, as user ${keeper.uid} and group ${keeper.gid}:
+
+  node --disable-proto=throw --disallow-code-generation-from-strings --no-addons ${keeperMain} \\
+    ${at("keeper/keeper.yaml")} --listen ${shellWord(socket)} --allow-group
+
+The service, as user ${service.uid} and group ${service.gid}:
+
+  node --max-semi-space-size=32 ${mainModule()} serve --home ${shellWord(resolve(home))}
+
+Each ends with the other: have both started again. docs/configuration.md has units for systemd.`;
+}
+
+function mainModule(): string {
+  return shellWord(fileURLToPath(import.meta.url));
+}
+
+async function serve(options: HomeOptions): Promise<void> {
   const { home } = options;
   const { version } = JSON.parse(
     readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
   ) as { version: string };
-  if (homeState(home) !== "ready") {
-    const modulePath = modulePaths.find((path) => path !== undefined && existsSync(path));
-    if (modulePath === undefined) {
-      throw new CountersignError(
-        "config-invalid",
-        "SoftHSM is not installed: run sh softhsm/install.sh, or name its library in PKCS11_LIBRARY",
-      );
-    }
-    await setUpDevelopmentHome(home, {
-      ...options,
-      modulePath,
-      progress: (step) => console.log(step),
-    });
-  }
+  await makeHome(options);
   const config = readServiceConfig(homeFiles(home).service);
   // Standard error, so that standard output holds what a person reads.
   // Lines are gathered for a moment: a write for each would cost more than the request's own work.
@@ -126,25 +211,49 @@ function port(text: string): number {
   return number;
 }
 
+/** `UID:GID`, in numbers: a container has no names for them. */
+function userAndGroup(text: string): Ids {
+  const match = /^(\d{1,9}):(\d{1,9})$/.exec(text);
+  if (match === null) throw new InvalidArgumentError("expected UID:GID, in numbers");
+  return { uid: Number(match[1]), gid: Number(match[2]) };
+}
+
+function userId(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError("expected a UID, a number");
+  return Number(text);
+}
+
+/** What both commands take that can make a home. */
+function homeCommand(name: string, isDefault: boolean): Command {
+  return program
+    .command(name, { isDefault })
+    .option("--home <folder>", "where keys, database and configuration are", "var")
+    .option("--api-port <port>", "for a new home: the API's port", port, 8443)
+    .option(
+      "--public-port <port>",
+      "for a new home: the port of CRLs and CA certificates",
+      port,
+      8080,
+    )
+    .option(
+      "--operator-key <file>",
+      "for a new home: an SSH public key; its agent or key file must be at hand",
+    );
+}
+
 const program = new Command("countersign-service").description(
   "The Countersign service. Without a home it makes a development home first.",
 );
-program
-  .command("serve", { isDefault: true })
-  .description("open the home and listen")
-  .option("--home <folder>", "where keys, database and configuration are", "var")
-  .option("--api-port <port>", "for a new home: the API's port", port, 8443)
+homeCommand("serve", true).description("open the home and listen").action(serve);
+homeCommand("set-up", false)
+  .description("make a development home where there is none, and end")
+  .option("--service-user <uid:gid>", "as root: user and group of the service", userAndGroup)
+  .option("--keeper-user <uid>", "as root: the keeper's own user, of the same group", userId)
   .option(
-    "--public-port <port>",
-    "for a new home: the port of CRLs and CA certificates",
-    port,
-    8080,
+    "--keeper-socket <file>",
+    "where that keeper listens, in a folder of its own; in the home unless given",
   )
-  .option(
-    "--operator-key <file>",
-    "for a new home: an SSH public key; its agent or key file must be at hand",
-  )
-  .action(serve);
+  .action(setUp);
 
 try {
   await program.parseAsync();

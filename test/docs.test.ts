@@ -1,9 +1,11 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
+import { parse } from "yaml";
 import { canonicalJson, parseCanonicalJson, type JsonObject } from "../src/audit/canonical-json.ts";
 import { digestOf } from "../src/audit/digest.ts";
 import { openNote, parseVerifierKey } from "../src/audit/signed-note.ts";
 import { standingGrant } from "../src/custody/grant.ts";
+import { flagsFor } from "../src/custody/process-flags.ts";
 import {
   readAbort,
   readConfirmation,
@@ -215,12 +217,63 @@ test("every setting of service.yaml is in the README", () => {
   for (const name of names) expect(readme).toMatch(new RegExp(`\`(?:\\w+\\.)*${name}\``));
 });
 
+function file(name: string): string {
+  return readFileSync(new URL(`../${name}`, import.meta.url), "utf8");
+}
+
 test("the container starts the service with the flags of npm start", () => {
-  const file = (name: string): string =>
-    readFileSync(new URL(`../${name}`, import.meta.url), "utf8");
   const { scripts } = JSON.parse(file("package.json")) as { scripts: { start: string } };
   const [, inScript] = /\bexec node (.*?)dist\/src\/main\.js serve /.exec(scripts.start)!;
   const [, inContainer] = /^CMD (\[.*\])$/m.exec(file("Dockerfile"))!;
   const command = JSON.parse(inContainer!) as string[];
   expect(command.slice(1, command.indexOf("dist/src/main.js")).join(" ")).toBe(inScript!.trim());
+});
+
+interface ComposeService {
+  readonly user: string;
+  readonly command?: readonly string[];
+  readonly entrypoint?: readonly string[];
+  readonly network_mode: string;
+  readonly cap_drop: readonly string[];
+  readonly cap_add?: readonly string[];
+}
+
+/** Node's flags of a keeper that no parent starts. */
+function keeperFlags(known: (flag: string) => boolean): string[] {
+  return flagsFor("keeper", { appRoot: "/app", known: { has: known } });
+}
+
+test("the containers of service and keeper are the two users that set-up gives the home to", () => {
+  const { services } = parse(file("docker-compose.yml"), { merge: true }) as {
+    services: Record<"set-up" | "keeper" | "countersign", ComposeService>;
+  };
+  const { keeper, countersign } = services;
+  const option = (name: string): string =>
+    services["set-up"].command!.find((word) => word.startsWith(`--${name}=`))!.split("=")[1]!;
+  expect(countersign.user).toBe(option("service-user"));
+  expect(keeper.user).toBe(`${option("keeper-user")}:${option("service-user").split(":")[1]}`);
+  expect(keeper.network_mode).toBe("none");
+  for (const service of Object.values(services)) expect(service.cap_drop).toEqual(["ALL"]);
+  expect([keeper.cap_add, countersign.cap_add]).toEqual([undefined, undefined]);
+
+  expect(keeper.entrypoint![2]).toMatch(/^echo 0 > \/proc\/self\/coredump_filter && exec /);
+  const [node, ...words] = keeper.command!;
+  const flags = words.slice(0, words.indexOf("dist/src/custody/keeper-main.js"));
+  expect(flags.toSorted()).toEqual(keeperFlags(() => true).toSorted());
+  expect(words.slice(flags.length + 1)).toEqual([
+    `${option("home")}/keeper/keeper.yaml`,
+    `--listen=${option("keeper-socket")}`,
+    "--allow-group",
+  ]);
+  const dockerfile = file("Dockerfile");
+  expect(dockerfile).toMatch(new RegExp(`install -D -o root -g root -m 0711 \\S+ ${node}$`, "m"));
+  expect(/^CMD (\[.*\])$/m.exec(dockerfile)![1]).toContain(`"--home", "${option("home")}"`);
+});
+
+test("the units in the docs start the keeper with the flags that the service would", () => {
+  // Node 20 does not know the flag; harden.ts does without it.
+  const flags = keeperFlags((flag) => flag !== "--disable-sigusr1");
+  const commands = configuration.match(/^ExecStart=(?:.*\\\n)*.*$/gm)!;
+  const command = commands.find((text) => text.includes("keeper-main.js"))!;
+  expect(command.split(/[\s\\]+/).filter((word) => flags.includes(word))).toEqual(flags);
 });

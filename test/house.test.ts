@@ -106,7 +106,8 @@ test("a dependency of a room stays in that room (ST-9: the Shamir package in its
   expect(wrong).toEqual([]);
 });
 
-test("what the command may be bundled from reaches no native module", () => {
+/** The packages that are loaded with these modules; what is only imported when it is needed is not. */
+function packagesWith(...files: readonly string[]): Set<string> {
   const reached = new Set<string>();
   const visit = (file: string): void => {
     if (reached.has(file)) return;
@@ -116,12 +117,33 @@ test("what the command may be bundled from reaches no native module", () => {
       visit(relative(src, join(src, file, "..", target)));
     }
   };
-  for (const file of filesBelow(join(src, "cli"))) visit(file);
-  const packages = imports
-    .filter(({ file, typeOnly }) => reached.has(file) && !typeOnly)
-    .map(({ target }) => target);
-  expect(reached.size).toBeGreaterThan(1);
-  expect(
-    packages.filter((name) => ["typeorm", "sqlite3", "pkcs11js", "graphene-pk11"].includes(name)),
-  ).toEqual([]);
+  for (const file of files) visit(file);
+  expect(reached.size).toBeGreaterThan(files.length);
+  return new Set(
+    imports
+      .filter(({ file, typeOnly }) => reached.has(file) && !typeOnly)
+      .map(({ target }) => target),
+  );
+}
+
+const native = ["typeorm", "sqlite3", "pkcs11js", "graphene-pk11"];
+
+test("what the command may be bundled from reaches no native module", () => {
+  const packages = packagesWith(...filesBelow(join(src, "cli")));
+  expect(native.filter((name) => packages.has(name))).toEqual([]);
+});
+
+test("CUSTODY 7.1: a signer loads neither the package that splits KEKs nor, without a token, an addon", () => {
+  const shamir = "shamirs-secret-sharing-ts";
+  for (const file of ["dealer-main.ts", "unlocker-main.ts"]) {
+    const packages = packagesWith(`custody/${file}`);
+    expect(packages.has(shamir), file).toBe(true);
+    // Neither runs with addons, nor what reflect-metadata does to intrinsics.
+    expect(
+      [...native, "reflect-metadata"].filter((name) => packages.has(name)),
+      file,
+    ).toEqual([]);
+  }
+  const signer = packagesWith("custody/signer-main.ts");
+  expect([...native, "age-encryption", shamir].filter((name) => signer.has(name))).toEqual([]);
 });

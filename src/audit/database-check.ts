@@ -185,6 +185,7 @@ export class DatabaseCheck {
     }
     if (check.#sameLog) check.#stored = head;
     else await check.#checkpointRow(tree);
+    await check.#custody.begin();
     await check.#checkpointColumns();
     await check.#tileRows();
     return check;
@@ -225,9 +226,8 @@ export class DatabaseCheck {
       await this.#statement(index, entry);
     } else if (entry.type === "policy.changed" && entry.data?.policy !== undefined) {
       await this.#policy(index, entry.data.policy);
-    } else {
-      await this.#custody.entry(index, entry);
     }
+    await this.#custody.entry(index, entry);
   }
 
   /**

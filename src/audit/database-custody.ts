@@ -25,9 +25,11 @@ import {
 } from "./custody-rows.ts";
 import type { CustodyRows } from "./database-custody-rows.ts";
 import type { Json } from "./canonical-json.ts";
-import type { LogEntry, LogEntryOf } from "./entry.ts";
+import { ceremonyStates, type LogEntry, type LogEntryOf } from "./entry.ts";
 import type { Findings } from "./findings.ts";
 import type { RowCursor } from "./row-cursor.ts";
+
+const known: ReadonlySet<string> = new Set(ceremonyStates);
 
 /** Makes the cursor of a table. */
 export type MakeCursor = <Row extends { readonly index: number }>(
@@ -74,8 +76,8 @@ export class CustodyCheck {
   readonly #shareSets = new Map<string, ShareSet>();
   /** By key. */
   readonly #active = new Map<string, ShareSet>();
-  /** Objects that statements name, and the entry that must have them stored. */
-  readonly #objects = new Map<string, number | undefined>();
+  /** Objects that are stored, and whether a record has named them. */
+  readonly #objects = new Map<string, boolean>();
 
   constructor(rows: CustodyRows, findings: Findings, cursor: MakeCursor) {
     this.#rows = rows;
@@ -92,8 +94,20 @@ export class CustodyCheck {
     this.#shareSetRows = cursor(rows.shareSets(), "share_set", ({ digest }) => digest);
   }
 
+  /** Before the first entry. */
+  async begin(): Promise<void> {
+    for await (const { digest, bytesSha256 } of this.#rows.objects()) {
+      this.#objects.set(digest, false);
+      if (bytesSha256 === digest) continue;
+      this.#findings.add(`object ${digest}`, "its bytes have another digest");
+    }
+  }
+
   async entry(index: number, entry: LogEntry): Promise<void> {
-    if (entry.type === "roster.changed") {
+    if (entry.type === "sign.done") {
+      // What was signed may be kept beside what was to be signed.
+      for (const value of Object.values(entry.data)) this.#name(value);
+    } else if (entry.type === "roster.changed") {
       await this.#roster(index, entry);
     } else if (entry.type === "ceremony.opened") {
       await this.#ceremony(index, entry);
@@ -102,7 +116,10 @@ export class CustodyCheck {
         abortDifferences(row, entry),
       );
     } else if (entry.type === "ceremony.step" || entry.type === "ceremony.closed") {
-      this.#move(this.#ceremonies.get(entry.subject.ceremony), index, entry.data.state);
+      const { state } = entry.data;
+      // A step may also say what is about to be done.
+      if (!known.has(state)) return;
+      this.#move(this.#ceremonies.get(entry.subject.ceremony), index, state);
     } else if (entry.type === "approval.accepted") {
       this.#ceremonies.get(entry.subject.ceremony)?.approvals.add(signedText(entry.evidence));
       await this.#signed(this.#approvals, "approval", index, entry, (row) =>
@@ -147,7 +164,9 @@ export class CustodyCheck {
     }
     for (const set of this.#shareSets.values()) this.#sealed(set);
     await this.#shares();
-    await this.#storedObjects();
+    for (const [digest, named] of this.#objects) {
+      if (!named) this.#findings.add(`object ${digest}`, "it has no record: nothing names it");
+    }
   }
 
   async #roster(index: number, entry: LogEntryOf<"roster.changed">): Promise<void> {
@@ -201,25 +220,25 @@ export class CustodyCheck {
       state: "gathering",
       changedIndex: index,
     });
-    this.#name(stated, index);
+    this.#nameAll(stated, index);
   }
 
   /** A TBS and a plan must be there; the rest may have been shown otherwise. */
-  #name(stated: Stated | undefined, index: number): void {
+  #nameAll(stated: Stated | undefined, index: number): void {
     const { plan, script, exemptions, artefacts } = stated?.members ?? {};
-    const add = (digest: Json | undefined, needed: boolean): void => {
-      if (typeof digest !== "string") return;
-      const before = this.#objects.get(digest);
-      this.#objects.set(digest, before ?? (needed ? index : undefined));
-    };
-    add(plan, true);
-    add(script, false);
-    add(exemptions, false);
-    for (const artefact of isList(artefacts) ? artefacts : []) {
-      if (!isObject(artefact)) continue;
-      add(artefact.tbs, true);
-      add(artefact.lint, false);
+    const list = isList(artefacts) ? artefacts.filter(isObject) : [];
+    for (const digest of [script, exemptions, ...list.map(({ lint }) => lint)]) this.#name(digest);
+    for (const digest of new Set([plan, ...list.map(({ tbs }) => tbs)])) {
+      if (typeof digest !== "string" || this.#name(digest)) continue;
+      this.#findings.add(`entry ${index}`, `this ceremony.opened has no row in object: ${digest}`);
     }
+  }
+
+  /** @returns Whether it is stored. */
+  #name(digest: Json | undefined): boolean {
+    if (typeof digest !== "string" || !this.#objects.has(digest)) return false;
+    this.#objects.set(digest, true);
+    return true;
   }
 
   async #shareSet(index: number, entry: LogEntryOf<"key.generated">): Promise<void> {
@@ -317,21 +336,6 @@ export class CustodyCheck {
         if (seen.get(set)?.has(index) === true) continue;
         this.#findings.add(`share_set ${digest}`, `its share ${index} has no row in share`);
       }
-    }
-  }
-
-  async #storedObjects(): Promise<void> {
-    for await (const { digest, bytesSha256 } of this.#rows.objects()) {
-      if (bytesSha256 !== digest) {
-        this.#findings.add(`object ${digest}`, "its bytes have another digest");
-      } else if (!this.#objects.has(digest)) {
-        this.#findings.add(`object ${digest}`, "it has no record: no ceremony names it");
-      }
-      this.#objects.delete(digest);
-    }
-    for (const [digest, index] of this.#objects) {
-      if (index === undefined) continue;
-      this.#findings.add(`entry ${index}`, `this ceremony.opened has no row in object: ${digest}`);
     }
   }
 

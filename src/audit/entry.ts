@@ -117,7 +117,7 @@ const ceremonyKind = oneOf(
   "retire",
 );
 /** CUSTODY.md 6.2; `draft` and `previewed` come before there is anything to record. */
-const ceremonyStates = [
+export const ceremonyStates = [
   "gathering",
   "unlocking",
   "unlocked",

@@ -207,7 +207,6 @@ export class UnlockBook implements Unlocks {
     );
     try {
       this.#requireNew(answered !== undefined, operator);
-      this.#requireItsFile(submission, share);
       // The same bytes are as wrong as before, and whoever has seen them can send them.
       const before = this.#blamed.get(digestOf(signed.statement));
       if (before !== undefined) throw before;
@@ -234,18 +233,6 @@ export class UnlockBook implements Unlocks {
     throw new CountersignError(
       "share-repeated",
       `${operator} has answered this unlock already, and is counted once`,
-    );
-  }
-
-  /** Step 4 of 4.3; whoever has seen a signed submission could send it with another file. */
-  #requireItsFile(submission: Submission, share: Uint8Array): void {
-    const expected = submission.verdict === "give" ? submission.share.file : digestOf(Buffer.of());
-    if (digestOf(share) === expected) return;
-    throw new CountersignError(
-      "submission-stale",
-      submission.verdict === "give"
-        ? "the file is not the one that the submission names"
-        : "a refusal comes without a file",
     );
   }
 

@@ -21,5 +21,8 @@ process.on("SIGUSR1", () => {});
 try {
   writeFileSync("/proc/self/coredump_filter", "0x0");
 } catch (error) {
-  if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error; // only Linux has it
+  // ENOENT: only Linux has it. EACCES: this Node is one that its user may run and not read, so that the kernel keeps
+  // /proc/self from this user; who started it has set the filter, which is inherited.
+  const { code } = error as NodeJS.ErrnoException;
+  if (code !== "ENOENT" && code !== "EACCES") throw error;
 }

@@ -226,7 +226,8 @@ export interface KeeperClient {
    * then on. Where nothing waits for it, nothing happens.
    *
    * @param ceremony - digest of its statement.
-   * @throws CountersignError what the token says; then it has its old PIN. Any other error if that is not known.
+   * @throws CountersignError what the token says, or `deal-failed`; then it has its old PIN. Any other error if that is
+   *   not known.
    */
   commit(ceremony: string): Promise<void>;
   /** Ends the processes of an unlock, whatever their state, and what it opened. */
@@ -297,7 +298,11 @@ export async function startKeeper({
   return openClient(child.stdio[3] as Duplex, () => endChild(child, exited));
 }
 
-/** Connects to a keeper that runs as a user of its own; waits some seconds for one that is just starting. */
+/**
+ * Connects to a keeper that runs as a user of its own; waits some seconds for one that is just starting.
+ *
+ * @throws CountersignError `log-unavailable` if none answers.
+ */
 export async function connectKeeper({
   socketPath,
 }: {
@@ -315,11 +320,22 @@ export async function connectKeeper({
       await connected;
       return await openClient(socket, () => Promise.resolve());
     } catch (error) {
-      if (Date.now() > deadline) throw error;
+      if (Date.now() > deadline) throw unreachable(socketPath, error);
       // oxlint-disable-next-line no-await-in-loop -- a pause between two attempts
       await pause(CONNECT_PAUSE_MILLISECONDS);
     }
   }
+}
+
+/** What ended a keeper stands in its own log: the service cannot read it. */
+function unreachable(socketPath: string, cause: unknown): unknown {
+  const { code } = cause as NodeJS.ErrnoException;
+  if (cause instanceof CountersignError || code === undefined) return cause;
+  return new CountersignError(
+    "log-unavailable",
+    `no keeper answers at ${socketPath} (${code}): is it running, as the user whose socket that is?`,
+    { cause },
+  );
 }
 
 async function endChild(child: ChildProcess, exited: Promise<void>): Promise<void> {

@@ -48,7 +48,8 @@ export interface Deals {
    * Gives a token in use the PIN that was sealed. What has no dealer waiting for it is left as it is.
    *
    * @param ceremony - digest of its statement.
-   * @throws CountersignError what the token says; then it still has its old PIN. Any other error if that is not known.
+   * @throws CountersignError what the token says, or `deal-failed`; then it still has its old PIN. Any other error if that
+   *   is not known.
    */
   commit(ceremony: string): Promise<void>;
   /**
@@ -85,6 +86,14 @@ export function deals(parts: DealsParts): Deals {
   const { ceremonies, keys, notes, roster, stateFile } = parts;
   /** By the digest of the ceremony. */
   const dealings = new Map<string, Dealing>();
+  /** Ceremonies whose dealer has ended while it waited for its commit. */
+  const lost = new Set<string>();
+
+  function forget(ceremony: string, dealing: Dealing): void {
+    if (dealings.get(ceremony) !== dealing) return;
+    dealings.delete(ceremony);
+    if (dealing.shareSet !== undefined) lost.add(ceremony);
+  }
 
   function start(plan: Plan, planDigest: string): DealerProcess {
     const environment = parts.tokenEnvironment;
@@ -170,9 +179,7 @@ export function deals(parts: DealsParts): Deals {
       const dealer = start(plan, planDigest);
       const dealing: Dealing = { dealer, keyId };
       dealings.set(ceremony.digest, dealing);
-      void dealer.ended.then(() => {
-        if (dealings.get(ceremony.digest) === dealing) dealings.delete(ceremony.digest);
-      });
+      void dealer.ended.then(() => forget(ceremony.digest, dealing));
       try {
         const dealt = await dealer.deal({ plan: request.plan, planDigest, secret: "none" });
         checkDealt(dealt, plan, planDigest, keyId);
@@ -187,6 +194,12 @@ export function deals(parts: DealsParts): Deals {
       }
     },
     async commit(ceremony) {
+      if (lost.has(ceremony)) {
+        throw new CountersignError(
+          "deal-failed",
+          "the dealer has ended before the commit: the token has the PIN that it had",
+        );
+      }
       const dealing = dealings.get(ceremony);
       const shareSet = dealing?.shareSet;
       if (dealing === undefined || shareSet === undefined) return;
@@ -214,7 +227,7 @@ export function deals(parts: DealsParts): Deals {
     end(keyId) {
       for (const [ceremony, dealing] of dealings) {
         if (keyId !== undefined && dealing.keyId !== keyId) continue;
-        dealings.delete(ceremony);
+        forget(ceremony, dealing);
         dealing.dealer.kill();
       }
     },

@@ -203,6 +203,36 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
     settled();
   }
 
+  function start(): void {
+    if (process !== undefined) return;
+    failure = undefined;
+    if (closed() !== undefined) {
+      settled();
+      return;
+    }
+    try {
+      pins!.check();
+    } catch (error) {
+      failure = error as Error;
+      settled();
+      return;
+    }
+    process = superviseSigner({
+      pinFile: standing!.pinFile,
+      environment: parts.environment,
+      log: log.feed,
+      opening,
+      statements: parts.statements,
+      onOpened,
+      onFailed,
+      onEnded() {
+        // One whose PIN was sealed while it had its token open was the last.
+        if (closed() === undefined) settled();
+        else endSigner();
+      },
+    });
+  }
+
   return {
     config,
     get keyId() {
@@ -220,35 +250,7 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
     get opened() {
       return opened;
     },
-    start() {
-      if (process !== undefined) return;
-      failure = undefined;
-      if (closed() !== undefined) {
-        settled();
-        return;
-      }
-      try {
-        pins!.check();
-      } catch (error) {
-        failure = error as Error;
-        settled();
-        return;
-      }
-      process = superviseSigner({
-        pinFile: standing!.pinFile,
-        environment: parts.environment,
-        log: log.feed,
-        opening,
-        statements: parts.statements,
-        onOpened,
-        onFailed,
-        onEnded() {
-          // One whose PIN was sealed while it had its token open was the last.
-          if (closed() === undefined) settled();
-          else endSigner();
-        },
-      });
-    },
+    start,
     open() {
       if (opened !== undefined) {
         const { signer } = opened;
@@ -278,7 +280,9 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
       opened = next;
       publicKey = next.publicKey;
       void next.signer.ended.then(() => {
-        if (opened === next) opened = undefined;
+        if (opened !== next) return;
+        opened = undefined;
+        start(); // one without a seal is what it was
       });
     },
     changeRequesters(statements) {

@@ -75,7 +75,8 @@ function listen(path: string): void {
     serve(socket);
   });
   server.on("error", end);
-  server.listen(path);
+  // What it and its processes make later is its own; a folder without the bit that the socket lacks could not be used.
+  server.listen(path, () => process.umask(0o077));
 }
 
 function end(error?: unknown): void {

@@ -393,7 +393,7 @@ export function unlocks(parts: UnlocksParts): Unlocks {
       const ceremony = ceremonies.read(request.note, "sign", "window", "reshare");
       const keyId = ceremony.statement.keyId!;
       const key = keys.of(keyId);
-      const people = roster.require();
+      roster.require();
       requireCalm(keyId);
       requireWindow(ceremony);
       const [shareSet, shareSetDigest] = readShares(request.shareSet, request.sealed, keyId);
@@ -407,11 +407,12 @@ export function unlocks(parts: UnlocksParts): Unlocks {
           );
         }
       }
-      const head = log.requireHead();
+      log.requireHead();
       const gathering = start(ceremony, key, shareSet, request);
       try {
         const recipient = await gathering.unlocker.begin();
         requireAlive(gathering);
+        const head = log.requireHead();
         const octets = Buffer.from(
           canonicalJson({
             type: "countersign/unlock/v1",
@@ -423,7 +424,7 @@ export function unlocks(parts: UnlocksParts): Unlocks {
             threshold: shareSet.threshold,
             shareCount: shareSet.shareCount,
             shareSet: shareSetDigest,
-            roster: people.digest,
+            roster: roster.require().digest,
             recipient,
             gatherSeconds: request.gatherSeconds,
             log: { origin: parts.origin, size: head.end, root: base64(head.root()) },

@@ -160,8 +160,9 @@ export function startProcess(options: ProcessOptions): ChildProcess {
     "/bin/sh",
     [
       "-c",
+      // A program that its user may run and not read cannot set its own filter of core dumps; it inherits this one.
       // Shells add PWD and the like to the environment; env -i takes them off again.
-      'ulimit -c 0; exec "$@"',
+      'ulimit -c 0; { echo 0 >/proc/self/coredump_filter; } 2>/dev/null; exec "$@"',
       "sh",
       ...(mayNeedNetwork(kind) ? [] : networkPrefix()),
       "/usr/bin/env",

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { canonicalJson, type Json } from "../audit/canonical-json.ts";
 import { digestOf } from "../audit/digest.ts";
-import { startCeremonies, type CeremonyDomain } from "../ceremony/domain.ts";
+import { startCeremonies } from "../ceremony/domain.ts";
 import { notedJson } from "../ceremony/log-words.ts";
 import type { CeremonyView } from "../ceremony/view.ts";
 import { openShareSet } from "../cli/pinned-service.ts";

@@ -78,6 +78,11 @@ export interface CrlParts {
     /** The last CRL that a key signed, DER: the service may not have lived to keep it. */
     list(keyId: string): Promise<Uint8Array | undefined>;
   };
+  /**
+   * Whether a key may sign CRLs now; absent: every key may. One under a seal may in a window, and until then nothing is
+   * tried: each try would stand in the log.
+   */
+  readonly open?: (keyId: string) => boolean;
   /** Of the policy's frame, `sha256:` and 64 hex digits. */
   readonly policyDigest: string;
   readonly now: () => Date;
@@ -247,6 +252,22 @@ export class CrlSchedule implements Crls {
     }
   }
 
+  /** Tells of a CRL that a ceremony has made, DER: the next one follows it. */
+  made(issuer: string, crl: Uint8Array): void {
+    const state = this.#states.get(issuer);
+    const current = published(crl);
+    if (state === undefined || BigInt(current.number) <= BigInt(state.current?.number ?? -1))
+      return;
+    state.current = current;
+    state.predecessor = current;
+    state.trouble = undefined;
+    if (state.running === undefined && state.waiting === undefined) this.#plan(state);
+  }
+
+  #isOpen({ issuer }: IssuerState): boolean {
+    return this.#parts.open?.(issuer.keyId) !== false;
+  }
+
   #state(issuer: string): IssuerState {
     const state = this.#states.get(issuer);
     if (state === undefined) {
@@ -273,6 +294,14 @@ export class CrlSchedule implements Crls {
   #request(state: IssuerState, actor: Actor, pause: number): Promise<PublishedCrl> {
     if (this.#stopped) {
       return Promise.reject(new CountersignError("service-stopping", "the service is stopping"));
+    }
+    if (!this.#isOpen(state)) {
+      return Promise.reject(
+        new CountersignError(
+          "key-locked",
+          "the issuer's key signs no CRLs now: it needs its shares",
+        ),
+      );
     }
     if (state.waiting !== undefined) {
       if (actor !== scheduleActor) state.hasten?.(); // a person
@@ -341,6 +370,10 @@ export class CrlSchedule implements Crls {
 
   #begin(state: IssuerState): void {
     if (state.running !== undefined || state.waiting !== undefined) return; // that one plans the next
+    if (!this.#isOpen(state)) {
+      this.#later(state, RETRY_MILLISECONDS, () => this.#plan(state));
+      return;
+    }
     // `#run` has told `failed` and set the next try.
     this.#request(state, scheduleActor, 0).catch(() => undefined);
   }

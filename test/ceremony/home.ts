@@ -2,8 +2,11 @@
 
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
+import { join } from "node:path";
 import { expect, vi } from "vitest";
+import { openAuditDatabase } from "../../src/audit/database-rows.ts";
 import { parseEntry, type LogEntry } from "../../src/audit/entry.ts";
+import { verifyLog } from "../../src/audit/verify.ts";
 import type { CeremonyDomain } from "../../src/ceremony/domain.ts";
 import { notedJson } from "../../src/ceremony/log-words.ts";
 import type { CeremonyView, ProposeCommand, UnlockView } from "../../src/ceremony/view.ts";
@@ -46,6 +49,8 @@ export class CeremonyHome {
   readonly published: { issuer: string; crl: Uint8Array }[] = [];
   /** Before the domain asks the keeper something. */
   hook: (method: string) => Promise<void> | void = () => {};
+  /** When the keeper has done it. */
+  afterwards: (method: string) => Promise<void> | void = () => {};
   /** Share files as they were fetched, by custodian. */
   readonly files = new Map<string, Uint8Array>();
   #running: Running | undefined;
@@ -86,7 +91,9 @@ export class CeremonyHome {
           if (typeof value !== "function" || name === "onClosed") return value;
           return async (...args: unknown[]): Promise<unknown> => {
             await this.hook(String(name));
-            return (value as (...given: unknown[]) => unknown).apply(target, args);
+            const result = await (value as (...given: unknown[]) => unknown).apply(target, args);
+            await this.afterwards(String(name));
+            return result;
           };
         },
       }),
@@ -117,6 +124,15 @@ export class CeremonyHome {
     this.#running = undefined;
   }
 
+  /** Ends everything where it stands. What waits for an answer waits for ever. */
+  async crash(): Promise<void> {
+    const { journal, keeper, database } = this.running;
+    await journal.close();
+    await keeper.close();
+    await database.close();
+    this.#running = undefined;
+  }
+
   async restart(change?: (config: KeeperSettings) => void): Promise<void> {
     await this.stop();
     if (change !== undefined) this.home.configure(change);
@@ -130,11 +146,16 @@ export class CeremonyHome {
     await this.domain.idle();
   }
 
-  /** Waits for what the keeper tells by itself. */
-  async until(ceremony: string, state: CeremonyView["state"]): Promise<void> {
+  /**
+   * Waits for what the keeper tells by itself.
+   *
+   * @param step - by which the clock goes on with each look.
+   */
+  async until(ceremony: string, state: CeremonyView["state"], step = 0): Promise<void> {
     await vi.waitFor(async () => {
+      await this.advance(step);
       expect((await this.domain.ceremonies.view(ceremony)).state).toBe(state);
-    }, 5_000);
+    }, 20_000);
   }
 
   async entries(type?: LogEntry["type"]): Promise<LogEntry[]> {
@@ -345,10 +366,26 @@ export class CeremonyHome {
     return proveShare(context, share, challenge).toString("base64");
   }
 
+  /** What is in the database is what the log says, and nothing else: AUDIT-LOG 9.6, rule 11. */
+  async verify(): Promise<void> {
+    const database = await openAuditDatabase(join(this.home.directory, "countersign.db"));
+    const { log, rows } = database;
+    const report = await verifyLog(log, { key: this.home.service.log, database: rows });
+    await database.close();
+    expect(report.failures).toEqual([]);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.hook = () => {};
-    if (this.#running !== undefined) await this.stop();
-    this.home.remove();
+    this.afterwards = () => {};
+    try {
+      if (this.#running !== undefined) {
+        await this.stop();
+        await this.verify();
+      }
+    } finally {
+      this.home.remove();
+    }
   }
 }
 
@@ -372,8 +409,9 @@ export async function openCeremonyHome({
   prove = ids,
 }: HomeOptions = {}): Promise<CeremonyHome> {
   const keeperHome = await newKeeperHome("P-256", ids);
+  const most = Math.min(2, ids.length);
   keeperHome.found({
-    rules: { roster: 2, policy: 2, resume: 2, ceremonies: {}, ...rules },
+    rules: { roster: most, policy: most, resume: most, ceremonies: {}, ...rules },
   });
   const home = new CeremonyHome(keeperHome);
   await home.start();

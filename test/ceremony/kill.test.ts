@@ -9,8 +9,6 @@ import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { openAuditDatabase } from "../../src/audit/database-rows.ts";
-import { verifyLog } from "../../src/audit/verify.ts";
 import { privateScalar } from "../support/private-scalar.ts";
 import { openSealedKey } from "../../src/custody/sealed/sealed-key.ts";
 import { recoverKek } from "../../src/custody/sealed/shamir.ts";
@@ -28,7 +26,6 @@ import type { Needles } from "../support/needles.ts";
 import { certifySealed, publicKeyOf, requestInfo } from "./artefacts.ts";
 import {
   as,
-  custodians,
   decodeShare,
   openCeremonyHome,
   openSealedHome,
@@ -124,9 +121,7 @@ async function newest(home: CeremonyHome, what: What): Promise<CeremonyView | un
 
 async function oldest(home: CeremonyHome, what: What): Promise<CeremonyView | undefined> {
   const kind = kindOf(what);
-  const { ceremonies } = await home.domain.ceremonies.list({ kind, limit: 50 });
-  const own = ceremonies.filter(({ keyId }) => what !== "generate" || keyId === undefined);
-  return what === "generate" ? own.at(-1) ?? ceremonies.at(-1) : ceremonies.at(-1);
+  return (await home.domain.ceremonies.list({ kind, limit: 50 })).ceremonies.at(-1);
 }
 
 async function propose(home: CeremonyHome, what: What, keyId: string): Promise<void> {
@@ -189,6 +184,10 @@ async function goOn(home: CeremonyHome, view: CeremonyView, said: Acknowledged):
     }
     return;
   }
+  for (const id of view.missing.people ?? []) {
+    await home.approve(id, digest);
+    said.approved.add(id);
+  }
   let unlock = view.unlock;
   if (unlock?.state !== "gathering") {
     unlock = await home.domain.unlocks.open(digest, undefined, as("alice"));
@@ -228,6 +227,7 @@ async function drive(
 }
 
 interface Row extends Crash {
+  readonly name: string;
   readonly what: What;
   /** Of the ceremony, when all has come to rest: after the next start, or in the service that goes on. */
   readonly state: CeremonyView["state"] | "none" | readonly CeremonyView["state"][];
@@ -245,6 +245,7 @@ type Line = readonly [
 function rows(what: What, lines: readonly Line[]): Row[] {
   return lines.flatMap(([step, whom, state, { time, always = [] } = {}]) =>
     [whom].flat().map((victim: Victim) => ({
+      name: `${what}: kill -9 of the ${victim} ${step}${time === undefined ? "" : ` no. ${time}`}`,
       what,
       step,
       victim,
@@ -290,7 +291,9 @@ const table: readonly Row[] = [
     ["during keeper.deal", ["service", "keeper"], "pending", { always: ["service", "keeper"] }],
     ["during keeper.deal", "dealer", "applied", { always: ["dealer"] }],
     // What was dealt is lost with the service, and nobody has a share of it.
-    ["after keeper.deal", ["service", "keeper"], "failed", { always: ["service"] }],
+    ["after keeper.deal", "service", "failed", { always: ["service"] }],
+    // Or the database has it, and only the head of the log has not.
+    ["after keeper.deal", "keeper", ["failed", "pending"]],
     ...confirming,
   ]),
   ...rows("pin", [
@@ -344,8 +347,8 @@ const table: readonly Row[] = [
 const chosen = process.env["COUNTERSIGN_KILL"] === "all" ? table : table.filter((row) => row.always);
 
 test.for(chosen)(
-  "ST-49, ST-62: kill -9 of the $victim $step ($what, $time) leaves what is safe, and leads on",
-  async ({ what, state, ...crash }) => {
+  "ST-49, ST-62: $name leaves what is safe, and leads on",
+  async ({ what, state, name: _, ...crash }) => {
     const { home, copy, files, keyId, secrets } = beginnings.get(
       what === "generate" || what === "pin" ? "new" : "sealed",
     )!;
@@ -390,7 +393,7 @@ test.for(chosen)(
     } finally {
       await home.stop();
     }
-    await verifies(home);
+    await home.verify();
   },
 );
 
@@ -412,8 +415,8 @@ async function keptWhatWasSaid(
   home: CeremonyHome,
 ): Promise<void> {
   for (const id of said.approved) {
-    expect(view?.people).toContainEqual(
-      expect.objectContaining({ operator: id, state: "approved" }),
+    expect(["approved", "given"]).toContain(
+      view?.people.find(({ operator }) => operator === id)?.state,
     );
   }
   if (view?.shareSet !== undefined) {
@@ -466,18 +469,3 @@ async function opens(
   const said: Acknowledged = { approved: new Set(), confirmed: new Set() };
   expect(await drive(home, "sign", set.keyId, said)).toBeUndefined();
 }
-
-/** As `countersign verify --database` does. */
-async function verifies(home: CeremonyHome): Promise<void> {
-  const database = await openAuditDatabase(join(home.home.directory, "countersign.db"));
-  try {
-    const { log, rows: found } = database;
-    const report = await verifyLog(log, { key: home.home.service.log, database: found });
-    expect(report.failures).toEqual([]);
-    expect(report).toMatchObject({ consistent: true });
-  } finally {
-    await database.close();
-  }
-}
-
-void custodians;

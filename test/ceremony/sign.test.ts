@@ -24,7 +24,8 @@ import { as, openSealedHome, type CeremonyHome } from "./home.ts";
 
 /** The type of a record, and the state that it says. */
 function step({ type, data }: LogEntry): string {
-  return data !== undefined && "state" in data ? `${type} ${String(data.state)}` : type;
+  const state: unknown = data !== undefined && "state" in data ? data.state : undefined;
+  return typeof state === "string" ? `${type} ${state}` : type;
 }
 
 /** A day's work: a root, its first CRL, an intermediate, a request to have it certified by another. */

@@ -7,7 +7,7 @@ import { digestOf } from "../../src/audit/digest.ts";
 import { encodeEntry } from "../../src/audit/entry.ts";
 import { signNote } from "../../src/audit/signed-note.ts";
 import { pgpWords } from "../../src/cli/pgp-words.ts";
-import { readRoster } from "../../src/custody/roster.ts";
+import { readRoster, type Roster } from "../../src/custody/roster.ts";
 import { decodeShare, encodeShare } from "../../src/custody/sealed/share.ts";
 import { newUnlockIdentity } from "../../src/custody/sealed/share-file.ts";
 import { logSigner, MemoryLog } from "../support/log.ts";
@@ -460,26 +460,41 @@ test("a log that has grown since is taken, and what was seen moves on with it", 
   expect(JSON.stringify(stateOf(bob!))).not.toBe(before);
 });
 
-test("ST-68: a roster that was replaced before is refused; a newer one is taken", async () => {
-  const first = service.rosters[0]!;
+test("ST-68: a roster that was replaced before is refused; a newer one that follows it is taken", async () => {
+  const [first] = service.rosters as [Roster];
+  /** A version after another, told from its sisters by its rule for `resume`. */
+  const next = (before: Roster, resume: number): Roster =>
+    readRoster(
+      Buffer.from(
+        canonicalJson({
+          ...before.document,
+          version: before.document.version + 1,
+          previous: before.digest,
+          rules: { ...before.document.rules, resume },
+        } as unknown as Json),
+      ),
+    );
+  const show = (...rosters: Roster[]): void => {
+    service.rosters.splice(0, service.rosters.length, ...rosters);
+  };
   const old = service.ceremony();
   await json(bob!, "approve", old.id, "--yes");
-  const second = readRoster(
-    Buffer.from(
-      canonicalJson({
-        ...first.document,
-        version: 2,
-        previous: first.digest,
-        rules: { ...first.document.rules, resume: 2 },
-      } as unknown as Json),
-    ),
-  );
-  service.rosters.push(second);
+  const second = next(first, 2);
+  show(first, second);
   await json(bob!, "approve", service.ceremony().id, "--yes");
   service.said.length = 0;
   expectRefused(await as(bob!, "approve", old.id, "--yes"), "rolled-back");
-  service.rosters.pop();
+  show(first);
   expectRefused(await as(bob!, "approve", service.ceremony().id, "--yes"), "rolled-back");
+  // Longer than what was seen, and another one.
+  const other = next(first, 3);
+  show(first, other, next(other, 3));
+  expectRefused(await as(bob!, "approve", service.ceremony().id, "--yes"), "rolled-back");
+  show(first, second, next(other, 3));
+  expectRefused(await as(bob!, "approve", service.ceremony().id, "--yes"), "statement-refused");
+  show(first, second, next(second, 3));
+  await json(bob!, "approve", service.ceremony().id, "--yes");
+  show(first);
 });
 
 test("a state file that is damaged stops everything that signs, and says why", async () => {

@@ -167,11 +167,12 @@ test("ST-63, ST-64: a share set is active when every custodian has shown their o
   const alice = right[0]!;
   const proofOf = (signed: Signed): string =>
     (JSON.parse(Buffer.from(signed.statement).toString()) as { proof: string }).proof;
-  const withProof = (proof: string): Signed =>
-    people.person("alice").signed("countersign-confirm@v1", {
+  const changed = (id: string, change: object): Signed =>
+    people.person(id).signed("countersign-confirm@v1", {
       ...(JSON.parse(Buffer.from(alice.statement).toString()) as object),
-      proof,
+      ...change,
     });
+  const withProof = (proof: string): Signed => changed("alice", { proof });
   const cases: [string, Signed[]][] = [
     ["one missing", right.slice(1)],
     ["one twice", [right[1]!, right[1]!, right[2]!]],
@@ -182,6 +183,14 @@ test("ST-63, ST-64: a share set is active when every custodian has shown their o
       [withProof(proofOf(all.confirmations(other)[0]!)), ...right.slice(1)],
     ],
     ["of another share set", [all.confirmations(other)[0]!, ...right.slice(1)]],
+    [
+      "of another share set, with the proof for this one",
+      [changed("alice", { shareSet: other.shareSet.digest }), ...right.slice(1)],
+    ],
+    [
+      "in the name of somebody who has got hold of the share",
+      [changed("bob", { operator: "bob" }), ...right.slice(1)],
+    ],
     ["another's signature", [{ ...alice, signature: right[1]!.signature }, ...right.slice(1)]],
     [
       "in another's name",
@@ -395,6 +404,18 @@ test("without the commit the token has its old PIN, after a restart too", async 
   expect((await again.keeper.status()).keys[0]).toMatchObject({ state: "open", custody: "token" });
 });
 
+test("a PIN whose dealer a panic has ended is not changed, and the commit says so", async () => {
+  const all = await ownHome();
+  const { home, keeper } = all;
+  const plan = all.plan({ key: { use: home.keyId }, payload: "pin" });
+  const key = await all.deal(plan, home.keyId);
+  await keeper.panic(...all.locking("carol", "panic"));
+  await expect(keeper.commit(key.ceremony.digest)).rejects.toEqual(refused("deal-failed"));
+  await all.resume(["alice", "bob"]);
+  await expect
+    .poll(async () => (await keeper.status()).keys[0])
+    .toMatchObject({ state: "open", custody: "token" });
+});
 test.for(["a lock", "the end of the keeper"])(
   "%s ends a dealer that changes a PIN between two calls of the token, and not in one",
   async (what) => {
@@ -406,7 +427,8 @@ test.for(["a lock", "the end of the keeper"])(
     const [dealer] = pidsOf("dealer", pid);
     process.kill(dealer!, "SIGSTOP"); // as if the token took its time
     const committing = expect(keeper.commit(key.ceremony.digest)).rejects.toThrow();
-    if (what === "a lock") await keeper.lock(...all.locking("alice", "lock", { keyId: home.keyId }));
+    if (what === "a lock")
+      await keeper.lock(...all.locking("alice", "lock", { keyId: home.keyId }));
     else await keeper.close();
     await committing;
     // Longer than a kill takes.

@@ -74,7 +74,9 @@ async function bench(type: SoftwareKeyType = "P-256", sealed = false) {
     list: async () => last,
   };
   const failures: unknown[] = [];
+  const key = { open: true };
   const parts = {
+    open: () => key.open,
     issuers,
     journal,
     reads,
@@ -92,6 +94,7 @@ async function bench(type: SoftwareKeyType = "P-256", sealed = false) {
     clock,
     asked,
     failures,
+    key,
     get schedule() {
       return schedule;
     },
@@ -347,6 +350,39 @@ test("without a jump of the clock, a CRL a day is made", async () => {
   await expect.poll(() => given.schedule.current("issuing").number).toBe("2");
 });
 
+test("of a key that is locked nothing is tried, and nothing logged; what is overdue is made when it opens", async () => {
+  await using given = await bench();
+  given.key.open = false;
+  const size = given.journal.size;
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  await given.schedule.start();
+  await vi.advanceTimersByTimeAsync(60_000);
+  await expect(given.schedule.publish("issuing", operator)).rejects.toEqual(
+    expect.objectContaining({ code: "key-locked" }),
+  );
+  expect([given.asked, given.failures, given.journal.size]).toEqual([[], [], size]);
+  given.key.open = true;
+  await vi.advanceTimersByTimeAsync(10_000);
+  vi.useRealTimers();
+  await expect.poll(() => given.asked.length).toBe(1);
+  await expect.poll(() => given.schedule.current("issuing").number).toBe("1");
+});
+
+test("a CRL that a ceremony has made is the published one, unless a newer one is", async () => {
+  await using given = await bench();
+  const first = await given.schedule.publish("issuing", operator);
+  const other = await bench();
+  await other.schedule.publish("issuing", operator);
+  other.advance(60_000);
+  const second = await other.schedule.publish("issuing", operator);
+  await other[Symbol.asyncDispose]();
+  given.schedule.made("issuing", second.der);
+  expect(given.schedule.current("issuing").number).toBe("2");
+  // One that is older than what is published changes nothing.
+  given.schedule.made("issuing", first.der);
+  expect(given.schedule.current("issuing").number).toBe("2");
+});
+
 test("a revocation that a crash kept from its CRL is published by the next start", async () => {
   await using given = await bench();
   const end = new Date(begin.getTime() + 80 * DAY);
@@ -443,9 +479,10 @@ test("what a failure of the disk says is for the log, not for strangers", async 
 
 test("CRLs of a sealed issuer come from ceremonies: nothing is asked of its key, and revocations wait on record", async () => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  const { schedule, asked, failures, revoked, clock, allow } = await bench("P-256", true);
+  const sealed = await bench("P-256", true);
+  const { schedule, asked, failures, clock } = sealed;
   await schedule.start();
-  const serialNumber = await revoked(new Date(begin.getTime() + 90 * DAY));
+  const serialNumber = await sealed.revoked(new Date(begin.getTime() + 90 * DAY));
   expect(await schedule.revoked("issuing")).toBeUndefined();
   expect(() => schedule.publish("issuing", operator)).toThrow(
     expect.objectContaining({ code: "key-locked" }),
@@ -457,14 +494,14 @@ test("CRLs of a sealed issuer come from ceremonies: nothing is asked of its key,
   ]);
 
   // A window lets the service make them by itself.
-  allow("crl");
+  sealed.allow("crl");
   schedule.look();
   await vi.waitFor(() => expect(schedule.current("issuing").number).toBe("1"));
   const entries = [...parseCertificateList(schedule.current("issuing").der).entries()];
   expect(entries.map((entry) => Buffer.from(entry.serialNumber).toString("hex"))).toEqual([
     serialNumber,
   ]);
-  allow();
+  sealed.allow();
   clock.now = new Date(begin.getTime() + 2 * DAY);
   await vi.advanceTimersByTimeAsync(2 * DAY);
   expect(asked).toHaveLength(1);
