@@ -263,7 +263,6 @@ const confirming: readonly Line[] = [
   // Everybody has confirmed, and it is for the next start to go on.
   ["after share.confirmed", ["service", "keeper"], "applied", { time: 3, always: ["service"] }],
   ["after share-set.activated", ["service", "keeper"], "applied", { always: ["service"] }],
-  ["after keeper.activate", ["service", "keeper"], "applied"],
 ];
 
 const gathering: readonly Line[] = [
@@ -295,6 +294,7 @@ const table: readonly Row[] = [
     // Or the database has it, and only the head of the log has not.
     ["after keeper.deal", "keeper", ["failed", "pending"]],
     ...confirming,
+    ["after keeper.activate", ["service", "keeper"], "applied"],
   ]),
   ...rows("pin", [
     ["during keeper.deal", "service", "pending"],
@@ -302,7 +302,7 @@ const table: readonly Row[] = [
     ["after keeper.deal", ["service", "keeper"], "failed"],
     // The seal is stored, and the token has the PIN that it had.
     ["after key.generated", ["service", "keeper"], "failed", { always: ["service"] }],
-    ["before keeper.commit", "dealer", "failed", { always: ["dealer"] }],
+    ["before keeper.commit", "dealer", ["failed", "pending"], { always: ["dealer"] }],
     ["during keeper.commit", ["service", "keeper"], ["failed", "pending"], { always: ["keeper"] }],
     // The token has the PIN that is sealed.
     ["after keeper.commit", ["service", "keeper"], "pending", { always: ["service"] }],
@@ -319,6 +319,8 @@ const table: readonly Row[] = [
     ["after keeper.open", ["service", "keeper"], "gathering", { always: ["keeper"] }],
     ["after unlock.closed opened", "service", "gathering"],
     ...confirming,
+    // The first is of the start.
+    ["after keeper.activate", ["service", "keeper"], "applied", { time: 2 }],
   ]),
   ...rows("sign", [
     ...gathering.slice(3),
@@ -331,10 +333,15 @@ const table: readonly Row[] = [
     ["after ceremony.step unlocked", ["service", "keeper", "signer"], "failed"],
     ["after sign.intent", ["service", "keeper", "signer"], "failed", { always: ["keeper"] }],
     ["after keeper.sign", ["service", "keeper"], "failed", { always: ["service"] }],
-    ["after keeper.sign", "signer", "published"],
     ["after ceremony.step signed", ["service", "keeper"], "failed"],
-    ["after ceremony.step verified", ["service", "keeper"], "failed"],
-    ["after ceremony.closed published", ["service", "keeper"], "published", { always: ["service"] }],
+    ["after ceremony.step verified", "service", "failed"],
+    ["after ceremony.step verified", "keeper", ["failed", "published"]],
+    [
+      "after ceremony.closed published",
+      ["service", "keeper"],
+      "published",
+      { always: ["service"] },
+    ],
   ]),
   ...rows("window", [
     ["after keeper.open", ["service", "keeper"], "gathering"],
@@ -344,11 +351,11 @@ const table: readonly Row[] = [
   ]),
 ];
 
-const chosen = process.env["COUNTERSIGN_KILL"] === "all" ? table : table.filter((row) => row.always);
+const chosen =
+  process.env["COUNTERSIGN_KILL"] === "all" ? table : table.filter((row) => row.always);
 
-test.for(chosen)(
-  "ST-49, ST-62: $name leaves what is safe, and leads on",
-  async ({ what, state, name: _, ...crash }) => {
+for (const { name, what, state, ...crash } of chosen) {
+  test(`ST-49, ST-62: ${name} leaves what is safe, and leads on`, async () => {
     const { home, copy, files, keyId, secrets } = beginnings.get(
       what === "generate" || what === "pin" ? "new" : "sealed",
     )!;
@@ -369,8 +376,11 @@ test.for(chosen)(
       true,
     );
     if (goesOn) {
-      await expect.poll(async () => (await oldest(home, what))?.state).toBe(state);
-      await leadsOn(home, what, keyId, said);
+      await expect
+        .poll(async () => [state].flat().includes((await oldest(home, what))?.state ?? "none"))
+        .toBe(true);
+      const waits = what === "pin" && (await newest(home, what))?.state === "pending";
+      if (!waits) await leadsOn(home, what, keyId, said);
     }
     await end(service, directory);
     await home.start();
@@ -394,8 +404,8 @@ test.for(chosen)(
       await home.stop();
     }
     await home.verify();
-  },
-);
+  });
+}
 
 /** By kill -9: of the service, and with it of all that it has started. */
 async function end({ child, ended }: CrashingService, directory: string): Promise<void> {
@@ -433,12 +443,12 @@ async function keptWhatWasSaid(
 async function isSafe(home: CeremonyHome, keyId: string): Promise<void> {
   const { keys } = await home.running.keeper.status();
   const key = keys.find((one) => one.keyId === keyId);
-  if (key?.custody === "sealed") {
-    expect(key).toMatchObject({ state: "locked", operations: [] });
+  const [active] = await home.reads.shareSets({ keyId, state: "active" });
+  // A token that was in use goes on until its shares are confirmed.
+  if (active !== undefined) {
+    expect(key).toMatchObject({ state: "locked", operations: [], epoch: active.epoch });
     expect(key).not.toHaveProperty("signaturesLeft");
   }
-  const [active] = await home.reads.shareSets({ keyId, state: "active" });
-  if (active !== undefined) expect(key?.epoch).toBe(active.epoch);
   expect(await home.reads.openUnlocks()).toEqual([]);
 }
 
