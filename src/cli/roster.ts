@@ -1,7 +1,6 @@
 /** `countersign roster`: the first list of operators, who signs it, and each version after it. CUSTODY 8.4. */
 
-import { existsSync, readdirSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { existsSync } from "node:fs";
 import { canonicalJson, type Json } from "../audit/canonical-json.ts";
 import { readEnrolment, type Enrolment } from "../custody/personal-statement.ts";
 import {

@@ -78,11 +78,6 @@ export interface CrlParts {
     /** The last CRL that a key signed, DER: the service may not have lived to keep it. */
     list(keyId: string): Promise<Uint8Array | undefined>;
   };
-  /**
-   * Whether a key may sign CRLs now; absent: every key may. One under a seal may in a window, and until then nothing is
-   * tried: each try would stand in the log.
-   */
-  readonly open?: (keyId: string) => boolean;
   /** Of the policy's frame, `sha256:` and 64 hex digits. */
   readonly policyDigest: string;
   readonly now: () => Date;
@@ -184,15 +179,20 @@ export class CrlSchedule implements Crls {
     return state.current;
   }
 
-  /** A CRL that a ceremony has made, and recorded; of an issuer that has just become one it waits for the next start. */
+  /**
+   * Takes a CRL that a ceremony has made and recorded, DER: the next one follows it. That of an issuer which has just
+   * become one waits for the next start.
+   */
   adopt(issuer: string, crl: Uint8Array): void {
     const state = this.#states.get(issuer);
-    if (state === undefined) return;
-    state.current = published(crl);
-    state.predecessor = state.current;
-    state.owing = false;
+    const current = published(crl);
+    if (state === undefined || BigInt(current.number) <= BigInt(state.current?.number ?? -1)) {
+      return;
+    }
+    state.current = current;
+    state.predecessor = current;
     state.trouble = undefined;
-    this.#plan(state);
+    if (state.running === undefined && state.waiting === undefined) this.#plan(state);
   }
 
   /** Looks now at what is due: a key may have been opened. */
@@ -216,12 +216,6 @@ export class CrlSchedule implements Crls {
       throw new CountersignError(
         "forbidden",
         "operators ask for CRLs; revoking makes one by itself",
-      );
-    }
-    if (!this.#parts.issuers.makesCrls(issuer)) {
-      throw new CountersignError(
-        "key-locked",
-        `the key of ${issuer} is sealed: a ceremony of kind sign makes its next CRL, or one of kind window lets the service make it`,
       );
     }
     return this.#request(state, actorOf(caller), 0);
@@ -252,22 +246,6 @@ export class CrlSchedule implements Crls {
     }
   }
 
-  /** Tells of a CRL that a ceremony has made, DER: the next one follows it. */
-  made(issuer: string, crl: Uint8Array): void {
-    const state = this.#states.get(issuer);
-    const current = published(crl);
-    if (state === undefined || BigInt(current.number) <= BigInt(state.current?.number ?? -1))
-      return;
-    state.current = current;
-    state.predecessor = current;
-    state.trouble = undefined;
-    if (state.running === undefined && state.waiting === undefined) this.#plan(state);
-  }
-
-  #isOpen({ issuer }: IssuerState): boolean {
-    return this.#parts.open?.(issuer.keyId) !== false;
-  }
-
   #state(issuer: string): IssuerState {
     const state = this.#states.get(issuer);
     if (state === undefined) {
@@ -295,11 +273,12 @@ export class CrlSchedule implements Crls {
     if (this.#stopped) {
       return Promise.reject(new CountersignError("service-stopping", "the service is stopping"));
     }
-    if (!this.#isOpen(state)) {
+    const { id } = state.issuer;
+    if (!this.#parts.issuers.makesCrls(id)) {
       return Promise.reject(
         new CountersignError(
           "key-locked",
-          "the issuer's key signs no CRLs now: it needs its shares",
+          `the key of ${id} is sealed: a ceremony of kind sign makes its next CRL, or one of kind window lets the service make it`,
         ),
       );
     }
@@ -370,10 +349,6 @@ export class CrlSchedule implements Crls {
 
   #begin(state: IssuerState): void {
     if (state.running !== undefined || state.waiting !== undefined) return; // that one plans the next
-    if (!this.#isOpen(state)) {
-      this.#later(state, RETRY_MILLISECONDS, () => this.#plan(state));
-      return;
-    }
     // `#run` has told `failed` and set the next try.
     this.#request(state, scheduleActor, 0).catch(() => undefined);
   }

@@ -13,7 +13,7 @@ import { json, makePeople } from "../support/people.ts";
 import { refused } from "../support/refused.ts";
 import { home, start, startNew, useKeeperHome } from "./keeper-fixture.ts";
 import { digestOf, leafTbs, policyText, TestLog } from "./keeper-home.ts";
-import { Keeping, signing, type Change } from "./keeper-people.ts";
+import { eventually, Keeping, signing, type Change } from "./keeper-people.ts";
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
@@ -405,7 +405,7 @@ test("ST-38: a roster is not changed by a ceremony whose time is over", async ()
     "alice",
     "bob",
   ]);
-  await expect.poll(() => new Date() > soon, { timeout: 5000 }).toBe(true);
+  await eventually(() => new Date() > soon).toBe(true);
   await expect(all.keeper.roster({ document, signatures: [], ceremony })).rejects.toEqual(
     refused("ceremony-closed"),
   );

@@ -13,9 +13,8 @@ import {
   pidsOf,
   someEntry,
   TestLog,
-  type KeeperHome,
 } from "./keeper-home.ts";
-import { Keeping, sealedKeyOf, signing, type SealedKey } from "./keeper-people.ts";
+import { eventually, Keeping, sealedKeyOf, signing, type SealedKey } from "./keeper-people.ts";
 import { rootTbs } from "./opened-key.ts";
 
 const rules = { roster: 2, policy: 2, resume: 2, ceremonies: {} };
@@ -140,7 +139,7 @@ test("ST-62: a dealer that is killed leaves nothing behind, and it can be dealt 
   const record = await all.dealing(ceremony.digest);
   const dealing = all.keeper.deal({ ...ceremony, plan, record });
   const outcome = expect(dealing).rejects.toEqual(refused("deal-failed"));
-  await expect.poll(() => pidsOf("dealer", keeperPid()).length).toBe(1);
+  await eventually(() => pidsOf("dealer", keeperPid()).length).toBe(1);
   await expect(
     all.keeper.deal({ ...ceremony, plan, record: await all.dealing(ceremony.digest) }),
   ).rejects.toEqual(refused("unlock-busy"));
@@ -241,7 +240,7 @@ test("ST-65, ST-66, ST-67: the old shares open a key until the new ones are acti
     previous: key.shareSet.digest,
     threshold: 3,
   });
-  await expect.poll(() => pidsOf("dealer", keeperPid())).toEqual([]);
+  await eventually(() => pidsOf("dealer", keeperPid())).toEqual([]);
   await opensFor(all, key);
   await all.activate(next);
   expect((await all.keeper.status()).keys.at(-1)).toMatchObject({ epoch: 2 });
@@ -304,7 +303,7 @@ test("ST-49: a dealer that is killed while shares are gathered for it ends the u
   const unlock = await all.unlock(key, ceremony, { plan });
   await all.give(unlock, ["alice", "carol"]);
   process.kill(pidsOf("dealer", keeperPid())[0]!, "SIGKILL");
-  await expect.poll(() => pidsOf("unlocker", keeperPid())).toEqual([]);
+  await eventually(() => pidsOf("unlocker", keeperPid())).toEqual([]);
   await expect(all.open(unlock)).rejects.toEqual(refused("unlock-unknown"));
   const again = await all.unlock(key, ceremony, { plan });
   await all.give(again, ["alice", "bob"]);
@@ -348,7 +347,7 @@ test("the PIN of a token in use is sealed: its standing signer ends, and from th
   ).resolves.toBeDefined();
   const [signer] = pidsOf("signer", keeperPid());
   await all.activate(key);
-  await expect.poll(() => isAlive(signer!)).toBe(false);
+  await eventually(() => isAlive(signer!)).toBe(false);
   const [status] = (await keeper.status()).keys;
   expect(status).toMatchObject({ state: "locked", custody: "sealed", epoch: 1, operations: [] });
   await expect(logAndSign(home, keeper, log, leafTbs(home))).rejects.toEqual(refused("key-locked"));
@@ -391,7 +390,7 @@ test("a standing signer that dies after its PIN was sealed is not started again 
   const status = async () => (await keeper.status()).keys[0];
   expect(await status()).toMatchObject({ state: "open", custody: "sealed" });
   process.kill(pidsOf("signer", keeperPid())[0]!, "SIGKILL");
-  await expect.poll(status).toMatchObject({ state: "locked", operations: [] });
+  await eventually(status).toMatchObject({ state: "locked", operations: [] });
   expect(pidsOf("signer", keeperPid())).toEqual([]);
   await all.openFor(key, [leafTbs(home)]);
 });
@@ -412,9 +411,10 @@ test("a PIN whose dealer a panic has ended is not changed, and the commit says s
   await keeper.panic(...all.locking("carol", "panic"));
   await expect(keeper.commit(key.ceremony.digest)).rejects.toEqual(refused("deal-failed"));
   await all.resume(["alice", "bob"]);
-  await expect
-    .poll(async () => (await keeper.status()).keys[0])
-    .toMatchObject({ state: "open", custody: "token" });
+  await eventually(async () => (await keeper.status()).keys[0]).toMatchObject({
+    state: "open",
+    custody: "token",
+  });
 });
 test.for(["a lock", "the end of the keeper"])(
   "%s ends a dealer that changes a PIN between two calls of the token, and not in one",

@@ -495,3 +495,18 @@ test("a reservation is renewed after five minutes, so that one from before the h
   await sign();
   expect(hour()).toEqual({ at: keeper.now.toISOString(), reserved: 53 });
 });
+
+// What is no message
+
+test.for<{ name: string; body: string }>([
+  { name: "is no JSON", body: "rubbish" },
+  { name: "lacks a member", body: '{"shareSet":"a note"}' },
+  { name: "has a member more", body: '{"shareSet":"a note","confirmations":[],"also":1}' },
+  {
+    name: "has octets that are not base64",
+    body: '{"shareSet":"","confirmations":[{"statement":"=","signature":""}]}',
+  },
+])("ST-58: a body that $name is no message, and ends the keeper", async ({ body }) => {
+  const { keeper } = await startInProcess();
+  expect(() => keeper.receive({ type: "activate", id: 1 }, Buffer.from(body))).toThrow(RangeError);
+});

@@ -23,6 +23,11 @@ import { digestOf, type KeeperHome, type TestLog } from "./keeper-home.ts";
 
 const HOUR = 3_600_000;
 
+/** As `expect.poll`, for processes of a machine that is busy. */
+export function eventually<Value>(read: () => Value | Promise<Value>) {
+  return expect.poll(read, { timeout: 20_000 });
+}
+
 export interface Change {
   readonly [member: string]: unknown;
 }

@@ -7,7 +7,7 @@ import { encodePem } from "../../src/x509/pem.ts";
 import { refused } from "../support/refused.ts";
 import { home, keeperPid, start, startNew, useKeeperHome } from "./keeper-fixture.ts";
 import { certify, isAlive, leafTbs, logAndSign, pidsOf } from "./keeper-home.ts";
-import { Keeping, sealedKeyOf, signing, type SealedKey } from "./keeper-people.ts";
+import { eventually, Keeping, sealedKeyOf, signing, type SealedKey } from "./keeper-people.ts";
 import { rootTbs } from "./opened-key.ts";
 
 const HOUR = 3_600_000;
@@ -84,17 +84,15 @@ test("two of three custodians open a sealed key for one certificate, and with it
   const signature = await sign(all, tbs);
   const spki = createPublicKey({ key: publicKey(), format: "der", type: "spki" });
   expect(verify("sha256", tbs, spki, signature)).toBe(true);
-  await expect
-    .poll(() => closed)
-    .toEqual([
-      {
-        what: "key",
-        unlock: unlock.digest,
-        ceremony: unlock.ceremony.digest,
-        keyId: key.keyId,
-        reason: "used-up",
-      },
-    ]);
+  await eventually(() => closed).toEqual([
+    {
+      what: "key",
+      unlock: unlock.digest,
+      ceremony: unlock.ceremony.digest,
+      keyId: key.keyId,
+      reason: "used-up",
+    },
+  ]);
   expect(await rootStatus(all)).toMatchObject({ state: "locked" });
   await expect(sign(all, tbs)).rejects.toEqual(refused("key-locked"));
 });
@@ -285,7 +283,7 @@ test("an unlock that was ended takes no share, and ending it again does nothing"
   expect(pids("unlocker")).toHaveLength(1);
   await all.keeper.endUnlock(unlock.digest);
   await all.keeper.endUnlock(unlock.digest);
-  await expect.poll(() => pids("unlocker")).toEqual([]);
+  await eventually(() => pids("unlocker")).toEqual([]);
   const { submission, share } = all.submission(unlock, "alice");
   await expect(all.keeper.submit(unlock.digest, submission, share)).rejects.toEqual(
     refused("unlock-unknown"),
@@ -303,7 +301,7 @@ test("ST-38: when the ceremony's time is over it is closed, though shares are th
   await all.give(unlock, ["alice", "bob"]);
   const record = await all.unlocked(unlock);
   const open = () => all.keeper.open(unlock.digest, ceremony, [], record);
-  await expect.poll(() => new Date() > soon, { timeout: 10_000 }).toBe(true);
+  await eventually(() => new Date() > soon).toBe(true);
   await expect(open()).rejects.toEqual(refused("ceremony-closed"));
   await expect(all.unlock(key, ceremony)).rejects.toEqual(refused("ceremony-closed"));
 });
@@ -391,7 +389,7 @@ test("ST-49: a lock ends the signer of a sealed key and what gathers for it; it 
   await all.openFor(key, [tbs]);
   const [signer] = sealedSigners(standing);
   await all.keeper.lock(...all.locking("carol", "lock", { keyId: key.keyId }));
-  await expect.poll(() => isAlive(signer!)).toBe(false);
+  await eventually(() => isAlive(signer!)).toBe(false);
   expect((await rootStatus(all)).state, "locked, and not held").toBe("locked");
   await expect(sign(all, tbs)).rejects.toEqual(refused("key-locked"));
 
@@ -401,7 +399,7 @@ test("ST-49: a lock ends the signer of a sealed key and what gathers for it; it 
   const processes = [...pids("unlocker"), ...sealedSigners(standing)];
   expect(processes).toHaveLength(2);
   await all.keeper.lock(...all.locking("carol", "lock", { keyId: key.keyId }));
-  await expect.poll(() => processes.filter(isAlive)).toEqual([]);
+  await eventually(() => processes.filter(isAlive)).toEqual([]);
   expect(closed).toMatchObject([{ what: "unlock", unlock: unlock.digest, reason: "locked" }]);
   await all.openFor(key, unlock.ceremony);
   await expect(sign(all, tbs)).resolves.toBeInstanceOf(Uint8Array);
@@ -420,12 +418,12 @@ test("ST-50: panic ends every signer, unlocker and dealer within a second, and n
     record: await all.dealing(generate.digest),
   });
   const outcome = expect(dealing).rejects.toEqual(refused("deal-failed"));
-  await expect.poll(() => pids("dealer").length).toBe(1);
+  await eventually(() => pids("dealer").length).toBe(1);
   const processes = [...pids("signer"), ...pids("unlocker"), ...pids("dealer")];
   expect(processes, "standing, waiting and open signers").toHaveLength(5);
   const before = performance.now();
   await all.keeper.panic(...all.locking("carol", "panic"));
-  await expect.poll(() => processes.filter(isAlive), { interval: 10 }).toEqual([]);
+  await expect.poll(() => processes.filter(isAlive), { interval: 10, timeout: 5000 }).toEqual([]);
   expect(performance.now() - before).toBeLessThan(1000);
   await outcome;
 
@@ -450,7 +448,7 @@ test("ST-50: panic ends every signer, unlocker and dealer within a second, and n
   await expect(again.resume(["bob"])).rejects.toEqual(refused("ceremony-refused"));
   await again.resume(["bob", "alice"]);
   expect((await again.keeper.status()).panic).toBeNull();
-  await expect.poll(async () => (await again.keeper.status()).keys[0]!.state).toBe("open");
+  await eventually(async () => (await again.keeper.status()).keys[0]!.state).toBe("open");
   await again.openFor(key, gathering);
 });
 
@@ -467,7 +465,7 @@ test("ST-51: after a restart a sealed key is locked, and a held one stays held u
     refused("ceremony-refused", /not held/),
   );
   await again.resume(["alice", "bob"], [home.keyId]);
-  await expect.poll(states).toEqual(["open", "locked"]);
+  await eventually(states).toEqual(["open", "locked"]);
 });
 
 test("a resume is carried out once: it does not let go what is held later", async () => {
@@ -496,9 +494,9 @@ test.for(["signer", "unlocker"] as const)(
     all.keeper.onClosed((event) => closed.push(event));
     const [pid] = kind === "signer" ? sealedSigners(standing) : pids("unlocker");
     process.kill(pid!, "SIGKILL");
-    await expect
-      .poll(() => closed)
-      .toMatchObject([{ what: "unlock", unlock: unlock.digest, reason: "ended" }]);
+    await eventually(() => closed).toMatchObject([
+      { what: "unlock", unlock: unlock.digest, reason: "ended" },
+    ]);
     expect([...pids("unlocker"), ...sealedSigners(standing)]).toEqual([]);
     await all.openFor(key, unlock.ceremony);
   },
@@ -511,9 +509,9 @@ test("ST-49: when the signer of an opened key is killed, the key is locked, and 
   const closed: Closed[] = [];
   all.keeper.onClosed((event) => closed.push(event));
   process.kill(sealedSigners(standing)[0]!, "SIGKILL");
-  await expect
-    .poll(() => closed)
-    .toMatchObject([{ what: "key", unlock: unlock.digest, reason: "ended" }]);
+  await eventually(() => closed).toMatchObject([
+    { what: "key", unlock: unlock.digest, reason: "ended" },
+  ]);
   expect((await rootStatus(all)).state).toBe("locked");
 });
 
@@ -523,7 +521,7 @@ test("ST-49: with the keeper everything that it started dies, and the sealed key
   const processes = pids("signer");
   expect(processes).toHaveLength(2);
   process.kill(keeperPid(), "SIGKILL");
-  await expect.poll(() => processes.filter(isAlive)).toEqual([]);
+  await eventually(() => processes.filter(isAlive)).toEqual([]);
   await all.keeper.ended;
   const again = new Keeping(home, await start(), all.log);
   expect((await rootStatus(again)).state).toBe("locked");

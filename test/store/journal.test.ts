@@ -477,3 +477,20 @@ test.for([
   for (const statement of sql) await writer.all(statement);
   expect(await codeOf(home.openLog(keeper))).toBe("rolled-back");
 });
+
+test("items that are written together are written all or not at all, in one order and without the others", async () => {
+  await using home = await createHome();
+  const log = await home.openLog(createTestKeeper());
+  const [first, second] = [intent(), intent()];
+  const index = await log.append(first);
+  const other = await log.append(second);
+  const certificate = Buffer.from("a certificate");
+  // The second of these is a result of nothing.
+  const refused = log.appendAll([done(index, certificate), done(99, certificate)]);
+  const beside = log.append(entry("beside"));
+  await expect(refused).rejects.toEqual(expect.objectContaining({ code: "log-unavailable" }));
+  expect(await beside).toBe(2);
+  expect(await log.appendAll([done(index, certificate), done(other, certificate)])).toBe(3);
+  expect(log.size).toBe(5);
+  await log.close();
+});
