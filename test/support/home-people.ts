@@ -259,8 +259,20 @@ export class HomePeople {
     unlock: string,
     index: number,
     text: string,
-    { signedFor = unlock, encryptedFor = unlock }: MisdirectedShare = {},
+    misdirected?: MisdirectedShare,
   ): Promise<Answer> {
+    const body = await this.submission(id, unlock, index, text, misdirected);
+    return this.service.send(`/v1/unlocks/${unlock}/submissions`, body, { token: false });
+  }
+
+  /** What is sent to an unlock, made with stock tools. */
+  async submission(
+    id: string,
+    unlock: string,
+    index: number,
+    text: string,
+    { signedFor = unlock, encryptedFor = unlock }: MisdirectedShare = {},
+  ): Promise<{ submission: string; signature: string; share: string }> {
     const { recipient } = readUnlock(await this.#unlockStatement(encryptedFor));
     const share = execFileSync("age", ["-r", recipient], { input: `${text}\n` });
     const { statement, signature } = await this.signed(id, "submission", {
@@ -269,15 +281,11 @@ export class HomePeople {
       verdict: "give",
       share: { index, file: digestOf(share) },
     });
-    return this.service.send(
-      `/v1/unlocks/${unlock}/submissions`,
-      {
-        submission: Buffer.from(statement).toString("base64"),
-        signature,
-        share: share.toString("base64"),
-      },
-      { token: false },
-    );
+    return {
+      submission: Buffer.from(statement).toString("base64"),
+      signature,
+      share: share.toString("base64"),
+    };
   }
 
   async #unlockStatement(unlock: string): Promise<Buffer> {
