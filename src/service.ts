@@ -23,6 +23,7 @@ import { createApi } from "./http/api.ts";
 import { startCeremonies } from "./ceremony/domain.ts";
 import type { Readiness } from "./http/parts.ts";
 import { createIssuance } from "./issuance/issuance.ts";
+import { abandonOpenIntents } from "./issuance/open-intents.ts";
 import { IssuerSet } from "./issuance/issuer.ts";
 import { RequesterRegister } from "./issuance/requesters.ts";
 import { openLedger, type Ledger } from "./ledger.ts";
@@ -119,7 +120,7 @@ async function serve(
   const compiled = compilePolicy(policy);
   const inForce = policyDigest(policy);
 
-  await abandonOpenIntents(ledger, now);
+  await abandonOpenIntents({ journal, reads, service: status.service, now });
   if ((await reads.policyDigest()) !== inForce) {
     await journal.append({
       kind: "policy",
@@ -406,39 +407,6 @@ export function oneAtATime(
       .catch(failed)
       .finally(() => (busy = false));
   };
-}
-
-/** Every intent that a crash left open is closed, so that the log says what became of it: AUDIT-LOG 9.2. */
-async function abandonOpenIntents(ledger: Ledger, now: () => Date): Promise<void> {
-  const { journal, reads, status } = ledger;
-  const { certificates, crls } = await reads.pendingIntents();
-  const actor = { kind: "service", id: status.service } as const;
-  for (const { issuer, keyId, serialNumber, index } of certificates) {
-    await journal.append({
-      kind: "certificate-abandoned",
-      leaf: encodeEntry({
-        type: "sign.abandoned",
-        at: now(),
-        actor,
-        subject: { issuer, keyId, serialNumber },
-        data: { intent: index, reason: "found open at start" },
-      }),
-      intentIndex: index,
-    });
-  }
-  for (const { issuer, keyId, intentIndex } of crls) {
-    await journal.append({
-      kind: "crl-abandoned",
-      leaf: encodeEntry({
-        type: "sign.abandoned",
-        at: now(),
-        actor,
-        subject: { issuer, keyId },
-        data: { intent: intentIndex, reason: "found open at start" },
-      }),
-      intentIndex,
-    });
-  }
 }
 
 async function statusFor(ledger: Ledger, status: KeeperStatus): Promise<Record<string, unknown>> {

@@ -1,19 +1,15 @@
 /** Ceremonies around a real database, a real keeper with its processes, and people with stock tools. */
 
 import { execFileSync } from "node:child_process";
-import { createHash, randomBytes } from "node:crypto";
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { expect, vi } from "vitest";
 import { openAuditDatabase } from "../../src/audit/database-rows.ts";
+import { parseEntry, type LogEntry } from "../../src/audit/entry.ts";
 import { verifyLog } from "../../src/audit/verify.ts";
-import { encodeEntry, parseEntry, type LogEntry } from "../../src/audit/entry.ts";
-import { startCeremonies, type CeremonyDomain } from "../../src/ceremony/domain.ts";
+import type { CeremonyDomain } from "../../src/ceremony/domain.ts";
 import { notedJson } from "../../src/ceremony/log-words.ts";
-import type { CeremonyParts } from "../../src/ceremony/progress.ts";
-import { Rosters } from "../../src/ceremony/roster-book.ts";
 import type { CeremonyView, ProposeCommand, UnlockView } from "../../src/ceremony/view.ts";
-import type { KeeperClient } from "../../src/custody/keeper-client.ts";
-import { startKeeper } from "../../src/custody/keeper-client.ts";
 import { readShareSet, type ShareSet } from "../../src/custody/plan.ts";
 import type { RosterDocument } from "../../src/custody/roster.ts";
 import {
@@ -25,12 +21,6 @@ import {
 import { namespaces, readUnlock, type Signed } from "../../src/custody/statement.ts";
 import type { Reads } from "../../src/issuance/records.ts";
 import type { CustodyReads } from "../../src/ceremony/records.ts";
-import { compilePolicy } from "../../src/policy/decide.ts";
-import { parsePolicy } from "../../src/policy/document.ts";
-import { openDatabase, type Database } from "../../src/store/database.ts";
-import { openJournal, type ClosableJournal } from "../../src/store/journal.ts";
-import { createCustodyReads } from "../../src/store/custody-reads.ts";
-import { createReads } from "../../src/store/reads.ts";
 import {
   digestOf,
   newKeeperHome,
@@ -39,22 +29,13 @@ import {
   type KeeperSettings,
 } from "../custody/keeper-home.ts";
 import { json, type SeenLog } from "../support/people.ts";
+import { startRunning, type Running, type RunningParts } from "./running.ts";
 
 export const custodians = ["alice", "bob", "carol"] as const;
 export const address = "192.0.2.1";
 
 export function as(id: string): { kind: "operator"; id: string; via: "session" } {
   return { kind: "operator", id, via: "session" };
-}
-
-/** What runs between a start and a stop. */
-interface Running {
-  readonly database: Database;
-  readonly keeper: KeeperClient;
-  readonly journal: ClosableJournal;
-  readonly reads: Reads & CustodyReads;
-  readonly rosters: Rosters;
-  readonly domain: CeremonyDomain;
 }
 
 export class CeremonyHome {
@@ -95,58 +76,43 @@ export class CeremonyHome {
     return new Date(Date.now() + this.ahead);
   }
 
+  /** What the service is started with. */
+  get settings(): Pick<RunningParts, "directory" | "configFile" | "genesis" | "policy"> {
+    const { directory, configFile, versions } = this.home;
+    return { directory, configFile, genesis: versions[0]!, policy: policyText };
+  }
+
   async start(): Promise<void> {
-    const now = (): Date => this.now();
-    const database = await openDatabase(join(this.home.directory, "countersign.db"));
-    const keeper = await startKeeper({ configFile: this.home.configFile });
-    const status = await keeper.status();
-    const journal = await openJournal({ database, keeper, head: status.head, now });
-    const reads = { ...createReads(database), ...createCustodyReads(database) };
-    if (journal.size === 0) {
-      await keeper.initialise();
-      await journal.append({
-        kind: "entry",
-        leaf: encodeEntry({
-          type: "log.started",
-          at: now(),
-          actor: { kind: "keeper", id: status.service },
-          subject: {},
-          data: { origin: status.origin },
-        }),
-      });
-    }
-    const { service, genesis } = status;
-    const rosters = await Rosters.load(
-      { service, genesis, journal, reads, keeper, now },
-      this.home.versions[0],
-    );
-    const hooked = new Proxy(keeper, {
-      get: (target, name, receiver) => {
-        const value: unknown = Reflect.get(target, name, receiver);
-        if (typeof value !== "function" || name === "onClosed") return value;
-        return async (...args: unknown[]): Promise<unknown> => {
-          await this.hook(String(name));
-          const result = await (value as (...given: unknown[]) => unknown).apply(target, args);
-          await this.afterwards(String(name));
-          return result;
-        };
-      },
-    });
-    const parts: CeremonyParts = {
-      service,
+    const around: RunningParts["around"] = ({ keeper, journal }) => ({
       journal,
-      reads,
-      keeper: hooked,
-      rosters,
-      policy: compilePolicy(parsePolicy(policyText, "policy.yaml")),
-      now,
-      random: (size) => Uint8Array.from(randomBytes(size)),
-      denied: () => this.denied++,
-      failed: (_, error) => this.failures.push(error),
-      published: (issuer, crl) => this.published.push({ issuer, crl }),
-    };
-    const domain = await startCeremonies(parts);
-    this.#running = { database, keeper, journal, reads, rosters, domain };
+      keeper: new Proxy(keeper, {
+        get: (target, name, receiver) => {
+          const value: unknown = Reflect.get(target, name, receiver);
+          if (typeof value !== "function" || name === "onClosed") return value;
+          return async (...args: unknown[]): Promise<unknown> => {
+            await this.hook(String(name));
+            const result = await (value as (...given: unknown[]) => unknown).apply(target, args);
+            await this.afterwards(String(name));
+            return result;
+          };
+        },
+      }),
+    });
+    this.#running = await startRunning({
+      ...this.settings,
+      now: () => this.now(),
+      observers: {
+        denied: () => this.denied++,
+        failed: (_, error) => this.failures.push(error),
+        published: (issuer, crl) => this.published.push({ issuer, crl }),
+      },
+      around,
+    });
+  }
+
+  /** Works with what runs elsewhere; undefined when that has ended. */
+  attach(running: Running | undefined): void {
+    this.#running = running;
   }
 
   async stop(): Promise<void> {
