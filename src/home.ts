@@ -50,7 +50,8 @@ export const made = [
   "keeper",
   "issuers",
   "client",
-  "operator",
+  "people",
+  "roster",
   "service.yaml",
   "policy.yaml",
 ];

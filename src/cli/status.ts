@@ -23,6 +23,12 @@ interface StatusAnswer {
     readonly size: number;
   };
   readonly counts?: Readonly<Record<string, number>>;
+  readonly warnings?: readonly {
+    readonly keyId: string;
+    readonly threshold: number;
+    readonly shareCount: number;
+    readonly proved: number;
+  }[];
   readonly keys?: readonly {
     readonly issuer: string;
     readonly state: string;
@@ -55,10 +61,18 @@ function stateCell(state: string, detail: string | undefined): Cell {
 
 function everything(answer: StatusAnswer): Field[] {
   const { issuers = [], operators, requesters, policy, log, counts, keys = [] } = answer;
+  const { warnings = [] } = answer;
   const left = keys.flatMap(({ issuer, signaturesLeft }) =>
     signaturesLeft === undefined ? [] : [`${issuer}: ${signaturesLeft}`],
   );
   return [
+    ...warnings.map(({ keyId, threshold, shareCount, proved }): Field => [
+      "warning",
+      {
+        text: `key ${keyId.slice(0, 16)}…: ${proved} of ${shareCount} shares were proved within 90 days, and ${threshold} open it: countersign share prove, or deal more (countersign keys seal)`,
+        colour: "yellow",
+      },
+    ]),
     [
       "issuers",
       issuers.length === 0

@@ -475,6 +475,10 @@ export function unlocks(parts: UnlocksParts): Unlocks {
             threshold: shareSet.threshold,
             custodians: shareSet.custodians.map(({ operator }) => operator),
           },
+          // Of a reshare those who are to hold the new shares, too: a recipient that nobody confirmed is a way out.
+          ...("dealer" in receiver
+            ? { everyone: receiver.plan.custodians.map(({ operator }) => operator) }
+            : {}),
         },
         submitted(gathering, submissions),
       );

@@ -39,7 +39,10 @@ const submission = z.strictObject({
 const refused = z.looseObject({
   ...problem.shape,
   operator: operatorId.optional().meta({ description: "Whose share it was to be" }),
-  given: z.int().optional().meta({ description: "How many shares are counted, and stay so" }),
+  given: z
+    .array(operatorId)
+    .optional()
+    .meta({ description: "Whose shares are counted, and stay so" }),
   threshold: z.int().optional(),
   missing: z.int().optional().meta({ description: "How many shares are missing still" }),
 });

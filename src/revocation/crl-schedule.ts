@@ -102,10 +102,14 @@ interface IssuerState {
   trouble: string | undefined;
   /** Whether a revocation is recorded that the published CRL does not have. */
   owing: boolean;
+  /** What the predecessor has and no revocation here accounts for: a ceremony has put it there, and there it stays. */
+  others: readonly RevokedCertificate[];
   /** Until when the CRLs that revocations caused would last at one each PAUSE; milliseconds of the clock. */
   paced: number;
   /** Ends the pause before the waiting run. */
   hasten: (() => void) | undefined;
+  /** Until a ceremony's CRL was compared with what is on record. */
+  adopting: Promise<void> | undefined;
 }
 
 const scheduleActor: Actor = { kind: "service", id: "crl-schedule" };
@@ -137,8 +141,10 @@ export class CrlSchedule implements Crls {
         timer: undefined,
         trouble: undefined,
         owing: await schedule.#owes(issuer.id, current),
+        others: await schedule.#othersOn(issuer.id, signed ?? current?.der),
         paced: Number.NEGATIVE_INFINITY,
         hasten: undefined,
+        adopting: undefined,
       });
     }
     return schedule;
@@ -167,6 +173,7 @@ export class CrlSchedule implements Crls {
     this.#stopped = true;
     for (const state of this.#states.values()) {
       clearTimeout(state.timer);
+      await state.adopting?.catch(() => undefined);
       await (state.waiting ?? state.running)?.catch(() => undefined);
     }
   }
@@ -192,7 +199,16 @@ export class CrlSchedule implements Crls {
     state.current = current;
     state.predecessor = current;
     state.trouble = undefined;
-    if (state.running === undefined && state.waiting === undefined) this.#plan(state);
+    state.owing = false;
+    state.adopting = Promise.all([this.#owes(issuer, current), this.#othersOn(issuer, crl)]).then(
+      ([owing, others]) => {
+        // People have built it: a revocation that was recorded meanwhile need not be on it.
+        state.owing ||= owing;
+        state.others = others;
+        if (state.running === undefined && state.waiting === undefined) this.#plan(state);
+      },
+    );
+    state.adopting.catch((error: unknown) => this.#parts.failed(issuer, error));
   }
 
   /** Looks now at what is due: a key may have been opened. */
@@ -303,6 +319,7 @@ export class CrlSchedule implements Crls {
   }
 
   #run(state: IssuerState, actor: Actor): Promise<PublishedCrl> {
+    const owed = state.owing;
     state.owing = false; // what is recorded from here on asks for the next run
     const run = this.#make(state, actor).then(
       (crl) => {
@@ -316,8 +333,9 @@ export class CrlSchedule implements Crls {
       (error: unknown) => {
         state.trouble = publicReason(error);
         state.running = undefined;
+        state.owing ||= owed;
         this.#parts.failed(state.issuer.id, error);
-        this.#later(state, RETRY_MILLISECONDS, () => this.#begin(state));
+        this.#later(state, RETRY_MILLISECONDS, () => this.#again(state));
         throw error;
       },
     );
@@ -338,6 +356,16 @@ export class CrlSchedule implements Crls {
         : regularlyDue(current) - this.#parts.now().getTime();
     if (overdue <= 0) this.#begin(state);
     else this.#later(state, Math.min(overdue, CLOCK_MILLISECONDS), () => this.#plan(state));
+  }
+
+  /** After a run that failed. A key that was locked meanwhile is not asked: each time would stand in the log. */
+  #again(state: IssuerState): void {
+    if (this.#parts.issuers.makesCrls(state.issuer.id)) {
+      this.#begin(state);
+      return;
+    }
+    state.trouble = undefined;
+    this.#plan(state);
   }
 
   /** When the successor of a CRL is late. */
@@ -361,13 +389,14 @@ export class CrlSchedule implements Crls {
 
   async #make(state: IssuerState, actor: Actor): Promise<PublishedCrl> {
     const { journal, reads, keeper, now } = this.#parts;
-    const { issuer, predecessor } = state;
+    await state.adopting;
+    const { issuer, predecessor, others } = state;
     if (predecessor !== undefined) await this.#afterSecondOf(predecessor.thisUpdate);
     const thisUpdate = wholeSeconds(now());
     const nextUpdate = new Date(
       Math.min(thisUpdate.getTime() + CRL_LIFETIME_SECONDS * 1000, issuer.notAfter.getTime()),
     );
-    const { entries, dropped } = await this.#entries(issuer.id, predecessor);
+    const { entries, dropped } = await this.#entries(issuer.id, predecessor, others);
     const number = ((await reads.highestCrlNumber(issuer.id)) ?? 0n) + 1n;
     const tbs = buildTbsCertList({
       issuerCertificate: issuer.certificate,
@@ -462,10 +491,21 @@ export class CrlSchedule implements Crls {
     );
   }
 
+  /** What is on a CRL, DER, and on record as no revocation: a CA's certificate is revoked by a ceremony's CRL. */
+  async #othersOn(issuer: string, crl: Uint8Array | undefined): Promise<RevokedCertificate[]> {
+    if (crl === undefined) return [];
+    const rows = await this.#parts.reads.revokedForCrl(issuer);
+    const recorded = new Set(rows.map(({ serialNumber }) => serialNumber));
+    return [...parseCertificateList(crl).entries()].filter(
+      ({ serialNumber }) => !recorded.has(hexOf(serialNumber)),
+    );
+  }
+
   /** The entries of the next CRL, and the certificates of those that leave it: CRL-40, CRL-41. */
   async #entries(
     issuer: string,
     predecessor: PublishedCrl | undefined,
+    others: readonly RevokedCertificate[],
   ): Promise<{ entries: RevokedCertificate[]; dropped: Uint8Array[] }> {
     const { reads } = this.#parts;
     const rows = await reads.revokedForCrl(issuer);
@@ -489,6 +529,10 @@ export class CrlSchedule implements Crls {
         // whose revocation lies outside its validity (a clock that was set back): such an entry stays.
       }
       entries.push(entryOf(row));
+    }
+    if (others.length > 0) {
+      entries.push(...others);
+      entries.sort((a, b) => Buffer.compare(a.serialNumber, b.serialNumber));
     }
     return { entries, dropped };
   }
@@ -522,9 +566,13 @@ function wasValidAt(
 function serialNumbersOf(crl: Uint8Array): Set<string> {
   const serialNumbers = new Set<string>();
   for (const entry of parseCertificateList(crl).entries()) {
-    serialNumbers.add(Buffer.from(entry.serialNumber).toString("hex"));
+    serialNumbers.add(hexOf(entry.serialNumber));
   }
   return serialNumbers;
+}
+
+function hexOf(serialNumber: Uint8Array): string {
+  return Buffer.from(serialNumber).toString("hex");
 }
 
 /**

@@ -228,7 +228,14 @@ test("ST-65, ST-66, ST-67: the old shares open a key until the new ones are acti
     previous: key.shareSet.digest,
     threshold: 3,
   });
-  const ceremony = await all.agree({ kind: "reshare", keyId: key.keyId, plan });
+  const proposed = await all.agree({ kind: "reshare", keyId: key.keyId, plan });
+  const early = await all.unlock(key, proposed, { plan });
+  await all.give(early, ["alice", "carol"]);
+  await expect(all.open(early), "bob is to hold a share, and has not agreed").rejects.toEqual(
+    refused("ceremony-refused", /the approval of bob/),
+  );
+  await all.keeper.endUnlock(early.digest);
+  const ceremony = await all.approve(proposed, ["bob"]);
   const unlock = await all.unlock(key, ceremony, { plan });
   await all.give(unlock, ["alice", "carol"]);
   const dealt = (await all.open(unlock))!;
@@ -299,7 +306,7 @@ test("ST-49: a dealer that is killed while shares are gathered for it ends the u
   const all = await withKey(first, key);
   await all.activate(key);
   const plan = all.plan({ key: { use: key.keyId }, epoch: 2, previous: key.shareSet.digest });
-  const ceremony = await all.agree({ kind: "reshare", keyId: key.keyId, plan });
+  const ceremony = await all.agree({ kind: "reshare", keyId: key.keyId, plan }, ["bob", "carol"]);
   const unlock = await all.unlock(key, ceremony, { plan });
   await all.give(unlock, ["alice", "carol"]);
   process.kill(pidsOf("dealer", keeperPid())[0]!, "SIGKILL");

@@ -114,7 +114,7 @@ test("a set-up that was killed half-way is made again by the next start", async 
   });
   await new Promise<void>((resolve) => {
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
-      if (text.includes("signing the root's certificate")) resolve();
+      if (text.includes("three of them open it")) resolve();
     });
   });
   const ended = new Promise((resolve) => child.once("close", resolve));

@@ -54,7 +54,6 @@ test("files with secrets are the owner's alone", () => {
   const secret = [
     "keeper/log.key",
     "keeper/identity.key",
-    "keeper/pins/root.pin",
     "keeper/pins/issuing.pin",
     "service/tls.key",
     "service/countersign.db",
@@ -62,6 +61,7 @@ test("files with secrets are the owner's alone", () => {
     "client/curl.conf",
     "client/metrics.key",
     "people/alice/id_ed25519",
+    "people/alice/age.key",
   ];
   for (const file of secret)
     expect([file, statSync(join(home, file)).mode & 0o077]).toEqual([file, 0]);
@@ -71,11 +71,11 @@ test("files with secrets are the owner's alone", () => {
 });
 
 test("the API key is in no argument of any process, and the PIN in none either", () => {
-  const pins = ["root", "issuing"].map((name) =>
+  const pins = ["issuing"].map((name) =>
     readFileSync(join(home, "keeper/pins", `${name}.pin`), "utf8").trim(),
   );
   const { service: pid, keeper, signers } = service.processes();
-  expect(signers).toHaveLength(2);
+  expect(signers).toHaveLength(1);
   for (const process of [pid, keeper, ...signers]) {
     const seen =
       readFileSync(`/proc/${process}/cmdline`, "utf8") +

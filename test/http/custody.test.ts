@@ -416,7 +416,7 @@ test("a refusal to give a share has none", async () => {
 });
 
 test("ST-27: who gave a wrong share is told who, what is missing, and that the others stay", async () => {
-  const members = { operator: "bob", given: 1, threshold: 3, missing: 2 };
+  const members = { operator: "bob", given: ["alice"], threshold: 3, missing: 2 };
   custody.fail = new CountersignError(
     "share-wrong",
     "bob: the share is well-formed and is not share 2 of this key. Only this share is refused",

@@ -2,12 +2,13 @@
 
 import { randomBytes } from "node:crypto";
 import { afterEach, expect, test, vi } from "vitest";
+import { CountersignError } from "../../src/errors.ts";
 import { IssuerSet } from "../../src/issuance/issuer.ts";
 import type { SignRequest } from "../../src/issuance/keeper.ts";
 import { CrlSchedule } from "../../src/revocation/crl-schedule.ts";
 import { createReads } from "../../src/store/reads.ts";
 import { buildTbsCertificate, certificateTemplate } from "../../src/x509/certificate-template.ts";
-import { parseCertificateList } from "../../src/x509/certificate-list.ts";
+import { buildTbsCertList, parseCertificateList } from "../../src/x509/certificate-list.ts";
 import { emptyName } from "../../src/x509/name.ts";
 import { extKeyUsageOids } from "../../src/x509/oid.ts";
 import { serialNumberFrom } from "../../src/x509/serial-number.ts";
@@ -502,4 +503,61 @@ test("the CRL of a sealed issuer that a ceremony made is published at once, and 
   clock.now = new Date(crl.nextUpdate.getTime() - 60 * DAY - 1000);
   expect(schedule.troubles()[0]!.overdue).toBe(false);
   await schedule.stop();
+});
+
+test("a key that was locked under a CRL is not asked again, and what is owed is made when it opens", async () => {
+  await using given = await bench("P-256", true);
+  given.allow("crl");
+  await given.schedule.start();
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  const serialNumber = await given.revoked(new Date(begin.getTime() + 90 * DAY));
+  // The window's last second: whoever asks does not know yet that it is over.
+  given.refuse(new CountersignError("key-locked", "the key is sealed: it opens with shares"));
+  given.advance(1000);
+  await expect(given.schedule.publish("issuing", operator)).rejects.toThrow("sealed");
+  await given.schedule.revoked("issuing");
+  const asked = given.asked.length;
+  const size = given.journal.size;
+  given.allow();
+  await vi.advanceTimersByTimeAsync(10 * 60_000);
+  await settle();
+  expect([given.asked.length, given.journal.size]).toEqual([asked, size]);
+  expect(given.schedule.troubles()[0]).not.toHaveProperty("trouble");
+
+  given.refuse(undefined);
+  given.allow("crl");
+  given.schedule.look();
+  await vi.waitFor(() => expect(given.serialNumbers()).toEqual([serialNumber]));
+});
+
+test("CRL-40: what a ceremony's CRL has and no revocation here accounts for stays on the next ones", async () => {
+  await using given = await bench("P-256", true);
+  const own = await given.revoked(new Date(begin.getTime() + 90 * DAY));
+  const intermediate = Buffer.alloc(20, 0x7e);
+  const tbs = buildTbsCertList({
+    issuerCertificate: given.ca.issuing,
+    thisUpdate: begin,
+    nextUpdate: new Date(begin.getTime() + 180 * DAY),
+    number: 0n,
+    entries: [
+      { serialNumber: intermediate, revocationDate: begin, reason: "cessationOfOperation" },
+    ],
+  });
+  await given.schedule.start();
+  given.schedule.adopt(
+    "issuing",
+    assembleSigned(tbs, given.ca.algorithm, given.ca.issuingKey.sign(tbs)),
+  );
+  const both = [own, intermediate.toString("hex")].toSorted();
+  given.advance(1000);
+  given.allow("crl");
+  // It was built before the revocation was known: that is owed still, and made at once.
+  given.schedule.look();
+  await vi.waitFor(() => expect(given.serialNumbers()).toEqual(both));
+  // And so it goes on, also after a restart.
+  await given.schedule.stop();
+  await given.reload();
+  given.advance(1000);
+  await given.schedule.publish("issuing", operator);
+  expect(given.serialNumbers()).toEqual(both);
 });

@@ -108,7 +108,7 @@ export interface SealTokenOptions {
  * For a process of its own: PINs pass through strings, which only its end removes.
  *
  * @throws CountersignError as {@link openToken} does, and `ceremony-refused` if the PIN opens other keys as well, or
- *   the token opens without one.
+ *   the token or the key is used without one.
  */
 export async function sealTokenInUse(
   options: SealTokenOptions,
@@ -270,6 +270,12 @@ function withLogin<T>({ modulePath, uri, pin }: Login, use: (open: LoggedIn) => 
         throw new CountersignError("ceremony-refused", "The token opens without a PIN.");
       }
       const session = slot.open(SessionFlag.SERIAL_SESSION | SessionFlag.RW_SESSION);
+      if (session.find({ class: ObjectClass.PRIVATE_KEY }).length > 0) {
+        throw new CountersignError(
+          "ceremony-refused",
+          "The token lets a key be used without its PIN (not CKA_PRIVATE).",
+        );
+      }
       const refusal = logIn(lib, session.handle, pin, flags);
       if (refusal !== undefined) throw new Refusal(refusal);
       return use({ lib, slot: slot.handle, session });
