@@ -4,7 +4,7 @@
  */
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -14,7 +14,6 @@ import { openSealedKey } from "../../src/custody/sealed/sealed-key.ts";
 import { recoverKek } from "../../src/custody/sealed/shamir.ts";
 import { DEVELOPMENT_PEOPLE } from "../../src/development/people.ts";
 import { isAlive, pidsOf } from "../custody/keeper-home.ts";
-import { coreOf, coresAreFiles } from "../support/core-dump.ts";
 import { makeCsr } from "../support/csr.ts";
 import { DevelopmentPeople, pointOf, type NamedShareSet } from "../support/development-people.ts";
 import { scanFiles } from "../support/disk-scan.ts";
@@ -40,8 +39,6 @@ const processes = new Map<number, Buffer>();
 const secrets: Record<string, Uint8Array> = {};
 
 beforeAll(async () => {
-  // The process that makes a development home plays its people, and knows what they know.
-  await (await startTestService({ home })).stop();
   service = await startTestService({ home, env: { TMPDIR: temporary } });
   people = new DevelopmentPeople(service);
 });
@@ -112,7 +109,9 @@ function openedBy({ digest, read }: NamedShareSet, texts: ReadonlyMap<string, st
   const kek = recoverKek(points.slice(0, read.threshold), read);
   const sealed = rowOf(`SELECT hex(sealed) FROM share_set WHERE digest = '${digest}'`);
   return {
-    shares: Object.fromEntries(points.map(({ x, y }) => [`share ${x} of ${read.keyId.slice(0, 8)}`, y])),
+    shares: Object.fromEntries(
+      points.map(({ x, y }) => [`share ${x} of ${read.keyId.slice(0, 8)}`, y]),
+    ),
     kek,
     secret: openSealedKey(Buffer.from(sealed, "hex"), kek),
   };
@@ -187,126 +186,138 @@ function databaseOctets(): Buffer {
   return Buffer.concat(files.map((file) => readFileSync(file)));
 }
 
-test("ST-8, ST-15, ST-55, ST-59: nothing of a sealed key is where it must not be, while it is opened, while it is open, and after", async () => {
-  const { keyId } = await keyOf("root");
-  const set = await people.shareSet(keyId);
-  const texts = new Map<string, string>();
-  for (const id of DEVELOPMENT_PEOPLE) texts.set(id, await people.keptShare(id, set.read));
-  const { shares, kek, secret } = openedBy(set, texts);
-  const key = { "private key of the root": privateScalar(secret) };
-  Object.assign(secrets, shares, { "KEK of the root": kek }, key);
+/** Each look at the memory of a process takes a second or two. */
+const patience = 300_000;
 
-  const three = new Map([...texts].slice(0, 3));
-  const wrong = encodeShare(
-    { ...set.read, keyId: Buffer.from(keyId, "hex") },
-    { ...pointOf(texts.get("dora")!), y: Buffer.alloc(32, 0x5a) },
-  );
-  const erin = texts.get("erin")!;
-  const mistyped = `${erin.slice(0, -10)}${erin.at(-10) === "Q" ? "P" : "Q"}${erin.slice(-9)}`;
-  let logged = 0;
-  const { unlock } = await openWindow(
-    keyId,
-    [{ operation: "crl", max: 10 }],
-    three,
-    (when, control) => expectNothingInBoth(when, secrets, control),
-    async (digest) => {
-      // What is refused goes nowhere either.
-      logged = service.output.stderr.length;
-      for (const [id, text, code] of [
-        ["erin", mistyped, "share-checksum"],
-        ["dora", wrong, "share-wrong"],
-      ] as const) {
-        const answer = await people.submit(id, digest, text);
-        expect(answer.json()).toMatchObject({ type: `/problems/${code}` });
-        expectNoPieces(text, answer.body);
-        expectNoPieces(text, Buffer.from(service.output.stderr.slice(logged)));
-        expectNoPieces(text, databaseOctets());
-      }
-      expectNothingInBoth("after two wrong shares", secrets, digestOctets(digest));
-    },
-  );
-  const { children } = tree();
-  expect([children.unlocker, children.dealer]).toEqual([[], []]);
-  const [standing, opened] = children.signer.toSorted((a, b) => a - b);
-  expect(children.signer).toHaveLength(2);
-  // The standing signer of the other key has heard of nothing; the opened one has the private key, and nothing else.
-  expect(scanMemory(standing!, secrets)).toEqual([]);
-  const found = scanMemory(opened!, secrets);
-  expect(found.filter(({ needle }) => !(needle in key))).toEqual([]);
-  expect(found.some(({ needle }) => needle in key)).toBe(true);
-  expectNothingInBoth("while the key is open", secrets, unlock);
-
-  expect((await people.lock("bob", keyId)).status).toBeLessThan(300);
-  await expect.poll(() => isAlive(opened!)).toBe(false);
-  expect((await keyOf("root")).state).toBe("locked");
-  expectNothingInBoth("after the lock", secrets, unlock);
-});
-
-test.runIf(coresAreFiles())(
-  "ST-55: a core file of any process has nothing of a key that is open, though all limits are lifted",
+test(
+  "ST-8, ST-15, ST-55, ST-59: nothing of a sealed key is where it must not be, while it is opened, while it is open, and after",
   async () => {
     const { keyId } = await keyOf("root");
     const set = await people.shareSet(keyId);
     const texts = new Map<string, string>();
-    for (const id of DEVELOPMENT_PEOPLE.slice(0, 3)) {
-      texts.set(id, await people.keptShare(id, set.read));
-    }
-    const cores = join(temporary, "cores");
-    await openWindow(keyId, [{ operation: "crl", max: 10 }], texts, () => {});
-    const opened = Math.max(...tree().children.signer);
-    await coreOf(opened, cores);
-    expect(scanFiles(cores, secrets).findings).toEqual([]);
-    await expect.poll(async () => (await keyOf("root")).state).toBe("locked");
+    for (const id of DEVELOPMENT_PEOPLE) texts.set(id, await people.keptShare(id, set.read));
+    const { shares, kek, secret } = openedBy(set, texts);
+    const key = { "private key of the root": privateScalar(secret) };
+    Object.assign(secrets, shares, { "KEK of the root": kek }, key);
+
+    const three = new Map([...texts].slice(0, 3));
+    const wrong = encodeShare(
+      { ...set.read, keyId: Buffer.from(keyId, "hex") },
+      { ...pointOf(texts.get("dora")!), y: Buffer.alloc(32, 0x5a) },
+    );
+    const erin = texts.get("erin")!;
+    const mistyped = `${erin.slice(0, -10)}${erin.at(-10) === "Q" ? "P" : "Q"}${erin.slice(-9)}`;
+    const standing = tree().children.signer;
+    const { unlock } = await openWindow(
+      keyId,
+      [{ operation: "crl", max: 10 }],
+      three,
+      (when, control) => expectNothingInBoth(when, secrets, control),
+      async (digest) => {
+        // What is refused goes nowhere either.
+        const logged = service.output.stderr.length;
+        for (const [id, text, code] of [
+          ["erin", mistyped, "share-checksum"],
+          ["dora", wrong, "share-wrong"],
+        ] as const) {
+          const answer = await people.submit(id, digest, text);
+          expect(answer.json()).toMatchObject({ type: `/problems/${code}` });
+          expectNoPieces(text, answer.body);
+          expectNoPieces(text, Buffer.from(service.output.stderr.slice(logged)));
+          expectNoPieces(text, databaseOctets());
+        }
+        expectNothingInBoth("after two wrong shares", secrets, digestOctets(digest));
+      },
+    );
+    const { children } = tree();
+    expect([children.unlocker, children.dealer]).toEqual([[], []]);
+    expect([standing.length, children.signer.length]).toEqual([1, 2]);
+    const opened = children.signer.find((pid) => !standing.includes(pid));
+    // The standing signer of the other key has heard of nothing; the opened one has the private key, and nothing else.
+    expect(scanMemory(standing[0]!, secrets)).toEqual([]);
+    const found = scanMemory(opened!, secrets);
+    expect(found.filter(({ needle }) => !(needle in key))).toEqual([]);
+    expect(found.some(({ needle }) => needle in key)).toBe(true);
+    expectNothingInBoth("while the key is open", secrets, unlock);
+
+    expect((await people.lock("bob", keyId)).status).toBeLessThan(300);
+    await expect.poll(() => isAlive(opened!)).toBe(false);
+    expect((await keyOf("root")).state).toBe("locked");
+    expectNothingInBoth("after the lock", secrets, unlock);
   },
+  patience,
 );
 
-test("ST-59: nor a PIN under its seal, while it is made, while it is opened, and after", async () => {
-  const { keyId } = await keyOf("issuing");
-  const pinBefore = readFileSync(join(home, "keeper/pins/issuing.pin"));
-  secrets["the PIN before"] = Buffer.from(pinBefore.toString().trim());
-  const plan = Buffer.from(canonicalJson(await people.planForPin(keyId)));
-  const { digest: ceremony } = await people.done<{ digest: string }>(
-    people.send(
-      "/v1/ceremonies",
-      { kind: "generate", keyId, reason: "a test", plan: plan.toString("base64") },
-      "alice",
-    ),
-  );
-  for (const id of DEVELOPMENT_PEOPLE) await people.approve(id, ceremony);
-  const view = await people.done<{ state: string; shareSet: string }>(
-    people.ask(`/v1/ceremonies/${ceremony}`, "alice"),
-  );
-  expect(view.state).toBe("pending");
-  const set = await people.shareSet(keyId, view.shareSet);
-  expectNothingInBoth("after the PIN was changed", secrets, digestOctets(ceremony));
+test("ST-55: a signer that has a key open leaves no core when it crashes, and the window is locked", async () => {
+  const { keyId } = await keyOf("root");
+  const set = await people.shareSet(keyId);
   const texts = new Map<string, string>();
-  for (const id of DEVELOPMENT_PEOPLE) texts.set(id, await people.confirm(id, set));
-  const { shares, kek, secret } = openedBy(set, texts);
-  const pin = { "the sealed PIN": secret };
-  Object.assign(secrets, shares, { "KEK of the PIN": kek }, pin);
-  expectNothingInBoth("after the shares were confirmed", secrets, digestOctets(ceremony));
-
-  const { unlock } = await openWindow(
-    keyId,
-    [
-      { operation: "certificate", profile: "server", max: 5 },
-      { operation: "crl", max: 10 },
-    ],
-    new Map([...texts].slice(1, 4)),
-    (when, control) => expectNothingInBoth(when, secrets, control),
-  );
-  const { children } = tree();
-  expect(children.signer).toHaveLength(1);
-  const found = scanMemory(children.signer[0]!, secrets);
-  expect(found.filter(({ needle }) => !(needle in pin))).toEqual([]);
-  const answer = await service.api("/v1/issuers/issuing/certificates?profile=server", {
-    body: makeCsr({ dns: ["web.example.test"] }),
-    headers: { "content-type": "application/pkcs10" },
-  });
-  people.answers.push(answer.body);
-  expect(answer.status, answer.body.toString()).toBe(201);
-  expectNothingInBoth("while the token is open", secrets, unlock);
+  for (const id of DEVELOPMENT_PEOPLE.slice(0, 3)) {
+    texts.set(id, await people.keptShare(id, set.read));
+  }
+  const standing = tree().children.signer;
+  await openWindow(keyId, [{ operation: "crl", max: 10 }], texts, () => {});
+  const opened = tree().children.signer.find((pid) => !standing.includes(pid))!;
+  expect(readFileSync(`/proc/${opened}/coredump_filter`, "utf8").trim()).toBe("00000000");
+  expect(readFileSync(`/proc/${opened}/limits`, "utf8")).toMatch(/Max core file size +0 +0 /);
+  const folder = readlinkSync(`/proc/${opened}/cwd`);
+  process.kill(opened, "SIGABRT");
+  await expect.poll(() => isAlive(opened)).toBe(false);
+  expect(readdirSync(folder).filter((name) => /^core(?:\.|$)/.test(name))).toEqual([]);
+  await expect.poll(async () => (await keyOf("root")).state).toBe("locked");
 });
+
+test(
+  "ST-59: nor a PIN under its seal, while it is made, while it is opened, and after",
+  async () => {
+    const { keyId } = await keyOf("issuing");
+    const pinBefore = readFileSync(join(home, "keeper/pins/issuing.pin"));
+    secrets["the PIN before"] = Buffer.from(pinBefore.toString().trim());
+    const plan = Buffer.from(canonicalJson(await people.planForPin(keyId)));
+    const { digest: ceremony } = await people.done<{ digest: string }>(
+      people.send(
+        "/v1/ceremonies",
+        { kind: "generate", keyId, reason: "a test", plan: plan.toString("base64") },
+        "alice",
+      ),
+    );
+    for (const id of DEVELOPMENT_PEOPLE) await people.approve(id, ceremony);
+    const view = await people.done<{ state: string; shareSet: string }>(
+      people.ask(`/v1/ceremonies/${ceremony}`, "alice"),
+    );
+    expect(view.state).toBe("pending");
+    const set = await people.shareSet(keyId, view.shareSet);
+    expectNothingInBoth("after the PIN was changed", secrets, digestOctets(ceremony));
+    const texts = new Map<string, string>();
+    for (const id of DEVELOPMENT_PEOPLE) texts.set(id, await people.confirm(id, set));
+    const { shares, kek, secret } = openedBy(set, texts);
+    const pin = { "the sealed PIN": secret };
+    Object.assign(secrets, shares, { "KEK of the PIN": kek }, pin);
+    expectNothingInBoth("after the shares were confirmed", secrets, digestOctets(ceremony));
+
+    const { unlock } = await openWindow(
+      keyId,
+      [
+        { operation: "certificate", profile: "server", max: 5 },
+        { operation: "crl", max: 10 },
+      ],
+      new Map([...texts].slice(1, 4)),
+      (when, control) => expectNothingInBoth(when, secrets, control),
+    );
+    const { children } = tree();
+    expect(children.signer).toHaveLength(1);
+    const found = scanMemory(children.signer[0]!, secrets);
+    expect(found.filter(({ needle }) => !(needle in pin))).toEqual([]);
+    const answer = await service.api("/v1/issuers/issuing/certificates?profile=server", {
+      body: makeCsr({ dns: ["web.example.test"] }),
+      headers: { "content-type": "application/pkcs10" },
+    });
+    people.answers.push(answer.body);
+    expect(answer.status, answer.body.toString()).toBe(201);
+    expectNothingInBoth("while the token is open", secrets, unlock);
+  },
+  patience,
+);
 
 test("nothing secret was ever in an answer, a metric, a line of a log, an environment or an argument list", async () => {
   const metricsKey = readFileSync(service.files.metricsKey, "utf8").trim();
