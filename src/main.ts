@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { Command, InvalidArgumentError } from "commander";
 import { pino } from "pino";
 import { readServiceConfig } from "./config.ts";
-import { setUpDevelopmentHome } from "./development/set-up.ts";
+import { setUpInProcess } from "./development/set-up-process.ts";
 import { checkTwoUsers, giveToTwoUsers, socketOf, type Ids } from "./development/two-users.ts";
 import { CountersignError } from "./errors.ts";
 import { homeFiles, homeState } from "./home.ts";
@@ -49,7 +49,7 @@ async function makeHome({ home, ...options }: HomeOptions): Promise<void> {
       "SoftHSM is not installed: run sh softhsm/install.sh, or name its library in PKCS11_LIBRARY",
     );
   }
-  await setUpDevelopmentHome(home, {
+  await setUpInProcess(home, {
     ...options,
     modulePath,
     progress: (step) => console.log(step),

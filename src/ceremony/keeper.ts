@@ -71,6 +71,8 @@ export interface CeremonyKey {
   readonly state: "open" | "locked" | "held" | "unavailable";
   /** Why it is not open, in words. */
   readonly detail?: string;
+  /** The token has refused the PIN of the file, as it stands there. */
+  readonly pinRefused?: true;
   readonly custody: "token" | "sealed";
   /** Of the share set in force. */
   readonly epoch?: number;

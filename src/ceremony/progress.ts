@@ -588,9 +588,7 @@ export class Progress {
     const { digest, keyId } = ceremony;
     const { keys } = await this.#parts.keeper.status();
     const key = keys.find((candidate) => candidate.keyId === keyId);
-    const refused =
-      key?.state === "unavailable" && key.detail?.includes("refused the PIN") === true;
-    if (key?.custody === "sealed" || refused) {
+    if (key?.custody === "sealed" || key?.pinRefused === true) {
       this.#unsettled.delete(digest);
       return true;
     }

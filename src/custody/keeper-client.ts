@@ -60,6 +60,8 @@ export interface KeyStatus {
   readonly ceremony?: string;
   /** Why it is not open, in words. */
   readonly detail?: string;
+  /** The token has refused the PIN of the file, as it stands there. */
+  readonly pinRefused?: true;
   /** SubjectPublicKeyInfo, DER; empty while it is not known. */
   readonly publicKey: Uint8Array;
   /** DER. */
@@ -671,7 +673,17 @@ function readStatus(body: Uint8Array): KeeperStatus {
       ...(recipient === undefined ? {} : { recipient }),
     })),
     keys: status.keys.map(
-      ({ detail, certificate, signaturesLeft, list, epoch, until, ceremony, ...key }) => ({
+      ({
+        detail,
+        pinRefused,
+        certificate,
+        signaturesLeft,
+        list,
+        epoch,
+        until,
+        ceremony,
+        ...key
+      }) => ({
         ...key,
         ...(epoch === undefined ? {} : { epoch }),
         ...(until === undefined ? {} : { until }),
@@ -679,6 +691,7 @@ function readStatus(body: Uint8Array): KeeperStatus {
         publicKey: octets(key.publicKey),
         chain: key.chain.map(octets),
         ...(detail === undefined ? {} : { detail }),
+        ...(pinRefused === undefined ? {} : { pinRefused }),
         ...(certificate === undefined ? {} : { certificate: octets(certificate) }),
         ...(signaturesLeft === undefined ? {} : { signaturesLeft }),
         ...(list === undefined ? {} : { list: { number: BigInt(list.number), crl: list.crl } }),

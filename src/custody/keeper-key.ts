@@ -335,6 +335,7 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
         ...(trouble === undefined
           ? {}
           : { detail: trouble instanceof CountersignError ? trouble.message : "internal" }),
+        ...(pins?.refused() === true ? { pinRefused: true } : {}),
         publicKey: publicKey === undefined ? "" : base64(publicKey),
         ...(certificate === undefined ? {} : { certificate: base64(certificate) }),
         chain: chain.map(base64),

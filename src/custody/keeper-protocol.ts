@@ -133,6 +133,7 @@ export const statusSchema = z.strictObject({
       until: z.iso.datetime().optional(),
       ceremony: digest.optional(),
       detail: z.string().optional(),
+      pinRefused: z.literal(true).optional(),
       publicKey: z.base64(),
       certificate: z.base64().optional(),
       chain: z.array(z.base64()),

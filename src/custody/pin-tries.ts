@@ -19,6 +19,8 @@ export interface PinTries {
    * @throws CountersignError `pin-wrong`.
    */
   check(): void;
+  /** Whether the token has refused what the file holds. */
+  refused(): boolean;
   /**
    * Writes down that the PIN is about to be tried. Where that cannot be written it is not tried: a token that
    * refused it could not be remembered either, and every start would take one of its tries.
@@ -71,6 +73,10 @@ export function pinTries(issuer: string, pinFile: string, stateFile: StateFile):
             `whether it refused the PIN. It is not tried again, because three wrong tries lock a token. ${repair}`,
         );
       }
+    },
+    refused() {
+      const wrong = stateFile.state.wrongPins[issuer];
+      return wrong !== undefined && sameFile(wrong, fingerprintOf(pinFile));
     },
     begin() {
       const now = fingerprintOf(pinFile);
