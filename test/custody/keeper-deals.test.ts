@@ -235,7 +235,7 @@ test("ST-65, ST-66, ST-67: the old shares open a key until the new ones are acti
     refused("ceremony-refused", /the approval of bob/),
   );
   await all.keeper.endUnlock(early.digest);
-  const ceremony = await all.approve(proposed, ["bob"]);
+  const ceremony = all.approve(proposed, ["bob"]);
   const unlock = await all.unlock(key, ceremony, { plan });
   await all.give(unlock, ["alice", "carol"]);
   const dealt = (await all.open(unlock))!;
