@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what a development home and the README's commands need: SoftHSM, ssh-keygen, openssl, curl, sqlite3, and
+# Installs what a development home and the README's commands need: SoftHSM, ssh-keygen, openssl, curl, sqlite3, jq, and
 # the compiler for the native npm packages where they are not built yet. With --test also what the tests run against.
 # Says nothing when all of it is there.
 #
@@ -34,6 +34,7 @@ need openssh-client ssh-keygen
 need openssl openssl
 need curl curl
 need sqlite3 sqlite3 # countersign verify reads a database with it
+need jq jq
 
 home=$(cd "$(dirname "$0")/.." && pwd)
 if [ ! -e "$home/node_modules/pkcs11js/build/Release/pkcs11.node" ] ||
@@ -47,7 +48,6 @@ if [ -n "$tests" ]; then
   need golang-go go
   [ -d /usr/share/gocode/src/golang.org/x/mod ] || missing="$missing golang-golang-x-mod-dev"
   need age age
-  need jq jq
   need xxd xxd
   need bsdutils script
   need python3 python3

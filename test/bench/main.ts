@@ -4,6 +4,7 @@ import { execFileSync } from "node:child_process";
 import { createHash, generateKeyPairSync, randomBytes, sign } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
+import { setTimeout as pause } from "node:timers/promises";
 import { parseCertificate } from "../../src/x509/certificate.ts";
 import { buildTbsCertList } from "../../src/x509/certificate-list.ts";
 import { lintIssuer } from "../../src/x509/lint/certificate.ts";
@@ -11,6 +12,7 @@ import { lintTbsCertList } from "../../src/x509/lint/certificate-list.ts";
 import { decodePem } from "../../src/x509/pem.ts";
 import { makeCsr } from "../support/csr.ts";
 import { removeHome, startTestService, type RunningService } from "../support/service.ts";
+import { dealMilliseconds, junk, median, openingMilliseconds, transport } from "./custody.ts";
 import { Connection } from "./http-client.ts";
 
 const RUNS = 3;
@@ -55,7 +57,12 @@ function requestFor(apiKey: string): Buffer {
   ]);
 }
 
-async function measure(service: RunningService, concurrency: number): Promise<Figures> {
+/** @param during - how long; for SECONDS when absent. */
+async function measure(
+  service: RunningService,
+  concurrency: number,
+  during?: () => Promise<unknown>,
+): Promise<Figures> {
   const ca = readFileSync(service.files.tlsCertificate);
   const { apiKey } = service;
   const connections = await Promise.all(
@@ -74,11 +81,12 @@ async function measure(service: RunningService, concurrency: number): Promise<Fi
   });
   const before = cpu();
   const start = performance.now();
-  const end = start + SECONDS * 1000;
+  let over = false;
+  const ending = (during?.() ?? pause(SECONDS * 1000)).finally(() => (over = true));
   const latencies: number[] = [];
   await Promise.all(
     connections.map(async (connection) => {
-      while (performance.now() < end) {
+      while (!over) {
         const request = requests.pop();
         if (request === undefined) throw new Error("the bench has run out of requests");
         const answer = await connection.send(request);
@@ -88,6 +96,7 @@ async function measure(service: RunningService, concurrency: number): Promise<Fi
     }),
   );
   const seconds = (performance.now() - start) / 1000;
+  await ending;
   const after = cpu();
   for (const connection of connections) connection.close();
   latencies.sort((a, b) => a - b);
@@ -104,10 +113,6 @@ async function measure(service: RunningService, concurrency: number): Promise<Fi
       "load generator": each("load generator"),
     },
   };
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 /** Milliseconds to build, check and sign a CRL of so many entries, with a software key. */
@@ -149,18 +154,20 @@ try {
   for (let run = 0; run < WARM_UP_RUNS; run++) await measure(service, 32);
   const speeds = [opensslSpeed()];
   const rows: string[] = [];
+  let signer = 0;
   for (const concurrency of CONCURRENCIES) {
     const runs: Figures[] = [];
     for (let run = 0; run < RUNS; run++) runs.push(await measure(service, concurrency));
     speeds.push(opensslSpeed());
     const of = (pick: (figures: Figures) => number): number => median(runs.map(pick));
     const perSecond = of((run) => run.perSecond);
-    const [service_, keeper, signer, load] = (
+    signer = of((run) => run.cpu.signer);
+    const [service_, keeper, signer_, load] = (
       ["service", "keeper", "signer", "load generator"] as const
     ).map((name) => of((run) => run.cpu[name]).toFixed(2));
     rows.push(
       `| ${concurrency} | ${perSecond.toFixed(0)} | RATIO${perSecond} | ${of((run) => run.p50).toFixed(1)} | ` +
-        `${of((run) => run.p99).toFixed(1)} | ${service_} | ${keeper} | ${signer} | ${load} |`,
+        `${of((run) => run.p99).toFixed(1)} | ${service_} | ${keeper} | ${signer_} | ${load} |`,
     );
   }
   const openssl = median(speeds);
@@ -181,6 +188,24 @@ try {
   }
   console.log(
     `\nCRL of 10,000 entries, built, checked and signed: ${crlMilliseconds(service, 10_000).toFixed(1)} ms`,
+  );
+  const carried = await transport();
+  console.log(
+    `\nTo the signer and back, both ends: ${carried.request.toFixed(1)} µs of processor time a request, ` +
+      `${(carried.request / carried.sign).toFixed(2)} of a P-256 crypto.sign (${carried.sign.toFixed(1)} µs; at most 1)\n` +
+      `A signature with all the signer's checks: ${((signer * 1000) / carried.sign).toFixed(1)} of a crypto.sign (at most 10)`,
+  );
+  console.log(
+    `Dealer, P-256, 3 of 5: ${(await dealMilliseconds()).toFixed(0)} ms (under 500)\n` +
+      `From the third share to the end of the ceremony that it opens: ${(await openingMilliseconds(service)).toFixed(0)} ms (under 300)`,
+  );
+  const { rate, counted } = await junk(
+    service,
+    async (during) => (await measure(service, 8, during)).perSecond,
+  );
+  console.log(
+    `1,000 junk submissions in a custodian's name: others are answered at ${(100 * rate).toFixed(0)} % of the usual rate ` +
+      `(at least 50); the custodian ${counted ? "still gets in" : "DOES NOT GET IN"}`,
   );
 } finally {
   await service.stop();

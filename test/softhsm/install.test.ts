@@ -69,7 +69,7 @@ test.for([
     const { status, stdout, stderr } = runAsUser();
     expect(stdout).toBe("");
     expect(stderr).toBe(
-      `softhsm/install.sh: ${command} softhsm2 openssh-client openssl curl sqlite3 python3 make g++\n`,
+      `softhsm/install.sh: ${command} softhsm2 openssh-client openssl curl sqlite3 jq python3 make g++\n`,
     );
     expect(status).toBe(1);
   },
@@ -89,13 +89,13 @@ test("install.sh asks for no compiler once the native packages are built", () =>
     mkdirSync(join(directory, "node_modules", file, ".."), { recursive: true });
     writeFileSync(join(directory, "node_modules", file), "");
   }
-  expect(runAsUser().stderr).toMatch(/ softhsm2 openssh-client openssl curl sqlite3\n$/);
+  expect(runAsUser().stderr).toMatch(/ softhsm2 openssh-client openssl curl sqlite3 jq\n$/);
 });
 
 test("install.sh names the packages where there is no apt-get", () => {
   const { status, stderr } = runAsUser();
   expect(stderr).toContain("please install these packages");
-  expect(stderr).toContain("softhsm2 openssh-client openssl curl sqlite3 python3 make g++");
+  expect(stderr).toContain("softhsm2 openssh-client openssl curl sqlite3 jq python3 make g++");
   expect(status).toBe(1);
 });
 

@@ -53,7 +53,8 @@ export interface MisdirectedShare {
 }
 
 export class HomePeople {
-  service: RunningService;
+  #service: RunningService | undefined;
+  readonly #files: RunningService["files"];
   /** With a home directory for each. */
   readonly folder: string;
   /** The command's file. */
@@ -61,15 +62,25 @@ export class HomePeople {
   /** Bearer tokens, by operator. */
   readonly #sessions = new Map<string, string>();
 
-  constructor(service: RunningService, command = join(packageRoot, "dist/src/cli/main.js")) {
-    this.service = service;
+  /** @param service - of one that is yet to be started, its files. */
+  constructor(
+    service: RunningService | Pick<RunningService, "files">,
+    command = join(packageRoot, "dist/src/cli/main.js"),
+  ) {
+    this.#service = "child" in service ? service : undefined;
+    this.#files = service.files;
     this.#command = command;
     this.folder = mkdtempSync(join(tmpdir(), "countersign-people-"));
   }
 
+  get service(): RunningService {
+    if (this.#service === undefined) throw new Error("the service was not started yet");
+    return this.#service;
+  }
+
   /** The same home, opened by another process, to which everybody signs in anew. */
   restarted(service: RunningService): void {
-    this.service = service;
+    this.#service = service;
     this.#sessions.clear();
   }
 
@@ -86,7 +97,7 @@ export class HomePeople {
 
   /** A file of somebody's: `id_ed25519`, `age.key`. The five have theirs in the service's home. */
   fileOf(id: string, name: string): string {
-    const folder = join(this.service.files.people, id);
+    const folder = join(this.#files.people, id);
     return join(existsSync(folder) ? folder : this.homeOf(id), name);
   }
 
@@ -196,7 +207,7 @@ export class HomePeople {
 
   /** The JSON of a note of the keeper's. */
   opened(note: Uint8Array): Buffer {
-    const key = readFileSync(this.service.files.identityKey, "utf8").trim();
+    const key = readFileSync(this.#files.identityKey, "utf8").trim();
     return Buffer.from(openNote(note, [key]).text.slice(0, -1));
   }
 
@@ -259,8 +270,20 @@ export class HomePeople {
     unlock: string,
     index: number,
     text: string,
-    { signedFor = unlock, encryptedFor = unlock }: MisdirectedShare = {},
+    misdirected?: MisdirectedShare,
   ): Promise<Answer> {
+    const body = await this.submission(id, unlock, index, text, misdirected);
+    return this.service.send(`/v1/unlocks/${unlock}/submissions`, body, { token: false });
+  }
+
+  /** What is sent to an unlock, made with stock tools. */
+  async submission(
+    id: string,
+    unlock: string,
+    index: number,
+    text: string,
+    { signedFor = unlock, encryptedFor = unlock }: MisdirectedShare = {},
+  ): Promise<{ submission: string; signature: string; share: string }> {
     const { recipient } = readUnlock(await this.#unlockStatement(encryptedFor));
     const share = execFileSync("age", ["-r", recipient], { input: `${text}\n` });
     const { statement, signature } = await this.signed(id, "submission", {
@@ -269,15 +292,11 @@ export class HomePeople {
       verdict: "give",
       share: { index, file: digestOf(share) },
     });
-    return this.service.send(
-      `/v1/unlocks/${unlock}/submissions`,
-      {
-        submission: Buffer.from(statement).toString("base64"),
-        signature,
-        share: share.toString("base64"),
-      },
-      { token: false },
-    );
+    return {
+      submission: Buffer.from(statement).toString("base64"),
+      signature,
+      share: share.toString("base64"),
+    };
   }
 
   async #unlockStatement(unlock: string): Promise<Buffer> {
@@ -295,9 +314,9 @@ export class HomePeople {
         symlinkSync(found, join(tools, tool));
       }
     }
-    const { files, apiPort } = this.service;
+    const { apiPort } = this.service;
     const folder = mkdtempSync(join(this.homeOf(id), "stock-"));
-    copyFileSync(files.tlsCertificate, join(folder, "service.pem"));
+    copyFileSync(this.#files.tlsCertificate, join(folder, "service.pem"));
     return ended(join(tools, "bash"), ["-c", commands], {
       folder,
       env: {
@@ -305,7 +324,7 @@ export class HomePeople {
         HOME: this.homeOf(id),
         URL: `https://127.0.0.1:${apiPort}`,
         CA: "service.pem",
-        VKEY: readFileSync(files.identityKey, "utf8").trim(),
+        VKEY: readFileSync(this.#files.identityKey, "utf8").trim(),
         OPERATOR: id,
         SSH_KEY: this.fileOf(id, "id_ed25519"),
         ...settings,
