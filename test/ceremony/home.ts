@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { expect, vi } from "vitest";
 import { openAuditDatabase } from "../../src/audit/database-rows.ts";
 import { parseEntry, type LogEntry } from "../../src/audit/entry.ts";
+import type { Finding } from "../../src/audit/findings.ts";
 import { verifyLog } from "../../src/audit/verify.ts";
 import type { CeremonyDomain } from "../../src/ceremony/domain.ts";
 import { notedJson } from "../../src/ceremony/log-words.ts";
@@ -368,11 +369,16 @@ export class CeremonyHome {
 
   /** What is in the database is what the log says, and nothing else: AUDIT-LOG 9.6, rule 11. */
   async verify(): Promise<void> {
+    expect(await this.logFailures()).toEqual([]);
+  }
+
+  /** What the verifier finds wrong with the log and its database. */
+  async logFailures(): Promise<readonly Finding[]> {
     const database = await openAuditDatabase(join(this.home.directory, "countersign.db"));
     const { log, rows } = database;
     const report = await verifyLog(log, { key: this.home.service.log, database: rows });
     await database.close();
-    expect(report.failures).toEqual([]);
+    return report.failures;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,6 +1,7 @@
 /** Other shares for the same key: CUSTODY.md 5.1. And a seal for a token that is in use: 3.5. */
 
-import { readFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { refused } from "../support/refused.ts";
@@ -93,6 +94,42 @@ function octetsOf(file: string): Buffer {
     return Buffer.of(); // a log that is empty is deleted
   }
 }
+
+test("ST-67: an old share set that is written back is refused; with the keeper's state put back too it opens under its old epoch, and the log shows it", async () => {
+  await using home = await openSealedHome({ issuer: "root" });
+  const old = new Map(["alice", "bob"].map((id) => [id, home.shareOf(id)]));
+  const { sealed } = (await home.reads.shareSet(home.shareSet))!;
+  const stateBefore = readFileSync(home.home.stateFile);
+  const { shareSet } = await dealtReshare(home);
+  await home.confirmAll(shareSet);
+  await home.stop();
+  const database = join(home.home.directory, "countersign.db");
+  const sql = (text: string): string =>
+    execFileSync("sqlite3", [database], { input: text }).toString();
+  const triggers = sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").trim().split("\n");
+  sql(`${triggers.map((name) => `DROP TRIGGER "${name}";`).join("")}
+    UPDATE share_set SET state = 'retired' WHERE digest = '${shareSet}';
+    UPDATE share_set SET state = 'active', sealed = x'${Buffer.from(sealed!).toString("hex")}'
+      WHERE digest = '${home.shareSet}';`);
+  await expect(home.start()).rejects.toEqual(refused("share-stale"));
+  writeFileSync(home.home.stateFile, stateBefore);
+  await home.start();
+  expect(
+    await opensWith(home, [
+      ["alice", 1, old.get("alice")!],
+      ["bob", 2, old.get("bob")!],
+    ]),
+  ).toBe("published");
+  const opened = (await home.entries("unlock.opened")).at(-1);
+  expect(opened).toMatchObject({ subject: { epoch: 1 } });
+  await home.stop();
+  expect(await home.logFailures()).toContainEqual(
+    expect.objectContaining({
+      position: `share_set ${home.shareSet}`,
+      detail: expect.stringContaining("the log says retired") as string,
+    }),
+  );
+});
 
 test("ST-65: a reshare that is aborted before its activation leaves the old shares as they were, and the new ones useless", async () => {
   await using home = await openSealedHome({ issuer: "root" });

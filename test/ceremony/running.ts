@@ -42,9 +42,23 @@ export interface RunningParts {
 }
 
 export async function startRunning(parts: RunningParts): Promise<Running> {
-  const { now, around = (same) => same } = parts;
   const database = await openDatabase(join(parts.directory, "countersign.db"));
   const keeper = await startKeeper({ configFile: parts.configFile });
+  try {
+    return await startDomain(database, keeper, parts);
+  } catch (error) {
+    await keeper.close();
+    await database.close();
+    throw error;
+  }
+}
+
+async function startDomain(
+  database: Database,
+  keeper: KeeperClient,
+  parts: RunningParts,
+): Promise<Running> {
+  const { now, around = (same) => same } = parts;
   const status = await keeper.status();
   const journal = await openJournal({ database, keeper, head: status.head, now });
   const reads = { ...createReads(database), ...createCustodyReads(database) };
