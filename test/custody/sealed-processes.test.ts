@@ -49,7 +49,7 @@ async function begin(
   return { ...open, log };
 }
 
-test.for(["P-256", "P-384", "RSA-2048", "Ed25519"] as const)(
+test.for(["P-256", "P-384", "RSA-2048", "RSA-4096", "Ed25519"] as const)(
   "a %s key is dealt to three, opened by two, and signs what OpenSSL verifies",
   async (generate) => {
     const plan = people.plan(2, 3, { key: { generate } });
