@@ -4,7 +4,11 @@ import { parse } from "yaml";
 import { canonicalJson, parseCanonicalJson, type JsonObject } from "../src/audit/canonical-json.ts";
 import { digestOf } from "../src/audit/digest.ts";
 import { openNote, parseVerifierKey } from "../src/audit/signed-note.ts";
+import { LIFETIME_MILLISECONDS } from "../src/ceremony/ceremonies.ts";
+import { DRILL_MILLISECONDS } from "../src/ceremony/inbox.ts";
+import { GATHER_SECONDS } from "../src/ceremony/unlocks.ts";
 import { standingGrant } from "../src/custody/grant.ts";
+import { SIGN_SECONDS, WINDOW_CRL_LIFETIME } from "../src/custody/keeper-unlocks.ts";
 import { flagsFor } from "../src/custody/process-flags.ts";
 import {
   readAbort,
@@ -36,7 +40,12 @@ import { parsePolicy } from "../src/policy/document.ts";
 import { parseDuration } from "../src/policy/lifetime.ts";
 import { MAX_NAMES } from "../src/policy/name.ts";
 import { parseRequesterStatement } from "../src/policy/requester.ts";
-import { CRL_INTERVAL_SECONDS, CRL_LIFETIME_SECONDS } from "../src/revocation/crl-schedule.ts";
+import {
+  CRL_INTERVAL_SECONDS,
+  CRL_LIFETIME_SECONDS,
+  OFFLINE_CRL_DAYS,
+  OFFLINE_CRL_WARNING_DAYS,
+} from "../src/revocation/crl-schedule.ts";
 import {
   CRL_WITHIN_MILLISECONDS,
   POSSESSION_MILLISECONDS,
@@ -69,6 +78,16 @@ test("the table of defaults says what the code does", () => {
     ["CRL: made at least every", `${CRL_INTERVAL_SECONDS / DAY} day`],
     ["CRL: carries a revocation within", `${CRL_WITHIN_MILLISECONDS / 1000} seconds`],
     ["CRL: longest that a signer accepts", `${parseDuration(grant.maximumCrlLifetime) / DAY} days`],
+    ["CRL of a sealed issuer: nextUpdate after thisUpdate", `${OFFLINE_CRL_DAYS} days`],
+    ["CRL of a sealed issuer: ageing before its end", `${OFFLINE_CRL_WARNING_DAYS} days`],
+    [
+      "CRL of a sealed issuer: longest in a window",
+      `${parseDuration(WINDOW_CRL_LIFETIME) / DAY} days`,
+    ],
+    ["ceremony, until it expires", `${LIFETIME_MILLISECONDS / DAY / 1000} days`],
+    ["shares are gathered for", `${GATHER_SECONDS.usual / 3600} hours`],
+    ["key opened for `sign` locks after", `${SIGN_SECONDS / 60} minutes`],
+    ["share counts as proved for", `${DRILL_MILLISECONDS / DAY / 1000} days`],
     ["Idempotency-Key kept", `${IDEMPOTENCY_MILLISECONDS / 3_600_000} hours`],
     ["session", `${SESSION_MILLISECONDS / 60_000} minutes`],
     ["statement of possession accepted", `${POSSESSION_MILLISECONDS / 60_000} minutes`],

@@ -27,7 +27,7 @@ import type {
 import { ceremonyView, findCeremony } from "./views.ts";
 
 /** DESIGN, "Defaults". */
-const LIFETIME_MILLISECONDS = 7 * 86_400_000;
+export const LIFETIME_MILLISECONDS = 7 * 86_400_000;
 
 /** What a list shows at most. */
 const PAGE = 100;

@@ -115,7 +115,7 @@ export class KeyCustody implements Custody {
           "this share set waits for no confirmations",
         );
       }
-      this.#progress.requireSettled(ceremony);
+      await this.#progress.requireSettled(ceremony);
       const octets = notedJson(set.note);
       const read = readShareSet(octets);
       const challenge = Buffer.from(digest.slice("sha256:".length), "hex");

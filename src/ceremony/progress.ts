@@ -552,13 +552,17 @@ export class Progress {
     await this.#settle({ ...ceremony, state: "pending" });
   }
 
-  /** @throws CountersignError `key-locked` while it is not known whether the token has the sealed PIN. */
-  requireSettled(ceremony: string): void {
-    if (!this.#unsettled.has(ceremony)) return;
-    throw new CountersignError(
-      "key-locked",
-      "whether the token has the sealed PIN is not known yet: start the service again, and confirm then",
-    );
+  /**
+   * Looks again, where it was not known at the start because the token did not answer yet.
+   *
+   * @throws CountersignError `key-locked` while it is not known whether the token has the sealed PIN; `ceremony-closed`
+   *   if it has not.
+   */
+  async requireSettled(digest: string): Promise<void> {
+    if (!this.#unsettled.has(digest)) return;
+    const ceremony = await this.#parts.reads.ceremony(digest);
+    if (ceremony?.state === "pending" && (await this.#settle(ceremony))) return;
+    throw new CountersignError("ceremony-closed", "the token has the PIN that it had");
   }
 
   /**
@@ -597,8 +601,10 @@ export class Progress {
       return false;
     }
     this.#unsettled.add(digest);
-    this.requireSettled(digest);
-    return false;
+    throw new CountersignError(
+      "key-locked",
+      "whether the token has the sealed PIN is not known yet: start the service again, and confirm then",
+    );
   }
 
   async #pending(ceremony: StoredCeremony, dealt: Dealt): Promise<void> {

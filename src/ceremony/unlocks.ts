@@ -18,7 +18,7 @@ import type { OperatorCaller, Unlocks, UnlockView } from "./view.ts";
 import { findCeremony, findUnlock, unlockView } from "./views.ts";
 
 /** CUSTODY.md 6.2. */
-const GATHER_SECONDS = { usual: 86_400, least: 600, most: 604_800 };
+export const GATHER_SECONDS = { usual: 86_400, least: 600, most: 604_800 };
 
 /** Wrong submissions, whose answer is known. */
 const REMEMBERED = 1_000;

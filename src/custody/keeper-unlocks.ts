@@ -31,9 +31,9 @@ import { startUnlocker, type UnlockerProcess } from "./unlocker-process.ts";
 import { checkSubmission, verdictOfSubmission, type Verdict } from "./votes.ts";
 
 /** From the opening of a key for a ceremony of kind `sign` (CUSTODY.md 6.2). */
-const SIGN_SECONDS = 900;
-/** From thisUpdate to nextUpdate, in a window, at most. */
-const WINDOW_CRL_LIFETIME = "8d";
+export const SIGN_SECONDS = 900;
+/** From thisUpdate to nextUpdate, in a window, at most: when the window has ended nobody makes the next one for long. */
+export const WINDOW_CRL_LIFETIME = "181d";
 
 export interface UnlockRequest extends CeremonyVotes {
   /** The share set, a signed note. */

@@ -119,7 +119,7 @@ export class IssuerSet implements Issuers {
 
   get(id: string): IssuerView {
     const { certificate, chain, keyId, notAfter, crlUrl, caIssuersUrl } = this.find(id);
-    const key = this.#keys().find((candidate) => candidate.issuer === id);
+    const key = this.#key(id);
     return {
       id,
       keyId,
@@ -135,10 +135,18 @@ export class IssuerSet implements Issuers {
     };
   }
 
+  /** Whether only a quorum opens this issuer's key. */
+  isSealed(id: string): boolean {
+    return this.#key(id)?.custody === "sealed";
+  }
+
   /** Whether the service makes this issuer's CRLs by itself; otherwise a ceremony does. */
   makesCrls(id: string): boolean {
-    const key = this.#keys().find((candidate) => candidate.issuer === id);
-    return key === undefined || key.custody === "token" || key.operations.includes("crl");
+    return !this.isSealed(id) || this.#key(id)?.operations.includes("crl") === true;
+  }
+
+  #key(id: string): IssuerKey | undefined {
+    return this.#keys().find((candidate) => candidate.issuer === id);
   }
 
   list(): IssuerView[] {

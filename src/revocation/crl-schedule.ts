@@ -368,6 +368,11 @@ export class CrlSchedule implements Crls {
     this.#plan(state);
   }
 
+  /** When the window of a sealed issuer has ended, its last CRL has to do until people meet again. */
+  #lifetimeSeconds({ id }: Issuer): number {
+    return this.#parts.issuers.isSealed(id) ? OFFLINE_CRL_DAYS * 86_400 : CRL_LIFETIME_SECONDS;
+  }
+
   /** When the successor of a CRL is late. */
   #dueAt({ id }: Issuer, current: PublishedCrl): number {
     return this.#parts.issuers.makesCrls(id)
@@ -394,7 +399,10 @@ export class CrlSchedule implements Crls {
     if (predecessor !== undefined) await this.#afterSecondOf(predecessor.thisUpdate);
     const thisUpdate = wholeSeconds(now());
     const nextUpdate = new Date(
-      Math.min(thisUpdate.getTime() + CRL_LIFETIME_SECONDS * 1000, issuer.notAfter.getTime()),
+      Math.min(
+        thisUpdate.getTime() + this.#lifetimeSeconds(issuer) * 1000,
+        issuer.notAfter.getTime(),
+      ),
     );
     const { entries, dropped } = await this.#entries(issuer.id, predecessor, others);
     const number = ((await reads.highestCrlNumber(issuer.id)) ?? 0n) + 1n;

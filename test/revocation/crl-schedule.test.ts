@@ -481,6 +481,8 @@ test("CRLs of a sealed issuer come from ceremonies: nothing is asked of its key,
   expect(entries.map((entry) => Buffer.from(entry.serialNumber).toString("hex"))).toEqual([
     serialNumber,
   ]);
+  const { thisUpdate, nextUpdate } = schedule.current("issuing");
+  expect(nextUpdate.getTime() - thisUpdate.getTime()).toBe(180 * DAY);
   sealed.allow();
   clock.now = new Date(begin.getTime() + 2 * DAY);
   await vi.advanceTimersByTimeAsync(2 * DAY);
