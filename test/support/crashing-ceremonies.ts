@@ -10,7 +10,7 @@ import type { JournalItem } from "../../src/issuance/journal.ts";
 import { parseEntry } from "../../src/audit/entry.ts";
 import { appRoot } from "../../src/custody/process-flags.ts";
 import { CountersignError, type ErrorCode } from "../../src/errors.ts";
-import { pidsOf } from "../custody/keeper-home.ts";
+import { isAlive, pidsOf } from "../custody/keeper-home.ts";
 import { startRunning, type Running, type RunningParts } from "../ceremony/running.ts";
 
 export const victims = ["service", "keeper", "dealer", "unlocker", "signer"] as const;
@@ -151,6 +151,7 @@ function crashing(directory: string, { step, time = 1, victim }: Crash): Running
   const kill = (all: Record<Victim, number[]>): void => {
     writeFileSync(pidsFile(directory), JSON.stringify(Object.values(all).flat()));
     for (const pid of all[victim]) process.kill(pid, "SIGKILL");
+    while (all[victim].some(isAlive)); // nothing goes on before it is gone
   };
   const reached = (name: string): boolean => name === step && --left === 0;
   const at = (name: string): void => {
