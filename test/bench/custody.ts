@@ -85,7 +85,8 @@ export async function openingMilliseconds(service: RunningService): Promise<numb
     );
     const times: number[] = [];
     for (let run = 0; run < OPENINGS; run++) {
-      const thisUpdate = new Date(Math.floor(Date.now() / 1000) * 1000);
+      // Each later than the one before it (CRL-19), however fast they follow one another.
+      const thisUpdate = new Date((Math.floor(Date.now() / 1000) - OPENINGS + run) * 1000);
       const tbs = buildTbsCertList({
         issuerCertificate,
         thisUpdate,
