@@ -277,6 +277,41 @@ test("several people may have shares gathered for one key, each once, and one of
   await expect(all.open(second)).resolves.toBeUndefined();
 });
 
+/** A reshare of the key that was agreed to and dealt, and that nobody has confirmed yet. */
+async function reshared(all: Keeping): Promise<SealedKey> {
+  const plan = all.plan({
+    key: { use: key.keyId },
+    epoch: 2,
+    previous: key.shareSet.digest,
+    reason: "a reshare",
+  });
+  const ceremony = await all.agree(
+    { kind: "reshare", keyId: key.keyId, plan, requestedBy: "bob" },
+    home.people.ids,
+  );
+  const unlock = await all.unlock(key, ceremony, { plan });
+  await all.give(unlock, ["bob", "carol"]);
+  return sealedKeyOf(home, (await all.open(unlock))!);
+}
+
+test("ST-65: shares that were dealt and never confirmed open nothing, whatever the service says", async () => {
+  const all = await keeping();
+  const next = await reshared(all);
+  await expect(all.unlock(next, [tbs])).rejects.toEqual(refused("share-stale", /epoch 1/));
+  await expect(all.openFor(key, [tbs]), "the active set").resolves.toBeDefined();
+});
+
+test("ST-66: an unlock that began before a reshare does not open with the old shares after it", async () => {
+  const all = await keeping();
+  const old = await all.unlock(key, [tbs]);
+  await all.give(old, ["bob", "carol"]);
+  const next = await reshared(all);
+  await all.activate(next);
+  await expect(all.open(old)).rejects.toEqual(refused("share-stale", /epoch 2/));
+  await all.keeper.endUnlock(old.digest);
+  await expect(all.openFor(next, [tbs])).resolves.toBeDefined();
+});
+
 test("an unlock that was ended takes no share, and ending it again does nothing", async () => {
   const all = await keeping();
   const unlock = await all.unlock(key, [tbs]);
