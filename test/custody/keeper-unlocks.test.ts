@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import type { Closed } from "../../src/custody/keeper-client.ts";
 import { encodePem } from "../../src/x509/pem.ts";
+import { json } from "../support/people.ts";
 import { refused } from "../support/refused.ts";
 import { home, keeperPid, start, startNew, useKeeperHome } from "./keeper-fixture.ts";
 import { certify, isAlive, leafTbs, logAndSign, pidsOf } from "./keeper-home.ts";
@@ -517,6 +518,21 @@ test("a resume is carried out once: it does not let go what is held later", asyn
 });
 
 // Ends
+
+test("ST-50: a resume that was agreed to before a panic does not end it", async () => {
+  const all = await keeping();
+  await all.keeper.panic(...all.locking("carol", "panic"));
+  const plan = json({ type: "countersign/resume/v1", service: "test.example", release: "all" });
+  const kept = await all.agree({ kind: "resume", plan }, ["alice", "bob"]);
+  await all.resume(["alice", "bob"]);
+  await all.keeper.panic(...all.locking("bob", "panic"));
+  await expect(all.keeper.resume({ ...kept, plan })).rejects.toEqual(
+    refused("ceremony-refused", /locked after/),
+  );
+  expect((await all.keeper.status()).panic).not.toBeNull();
+  await all.resume(["alice", "bob"]);
+  expect((await all.keeper.status()).panic).toBeNull();
+});
 
 test.for(["signer", "unlocker"] as const)(
   "ST-49: when the %s is killed while shares are gathered, the unlock has ended and the ceremony gathers again",
