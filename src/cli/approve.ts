@@ -127,8 +127,9 @@ export function requireOpen({ notAfter }: CeremonyStatement): void {
 export async function showDocument(
   context: Context,
   service: PinnedService,
-  { id, kind, plan: digest }: CeremonyStatement,
+  statement: CeremonyStatement,
 ): Promise<Plan | undefined> {
+  const { id, kind, plan: digest } = statement;
   if (digest === undefined) return undefined;
   const { body } = await service.client.request(`/v1/ceremonies/${id}/plan`, { as: "operator" });
   if (digestOf(body) !== digest) {
@@ -142,7 +143,8 @@ export async function showDocument(
     return plan;
   }
   if (kind === "roster") {
-    showRoster(output, readRoster(body), await service.roster());
+    // What is new is marked against the version that the keeper names, and no other that the service may show.
+    showRoster(output, readRoster(body), await service.rosterOf(statement));
   } else if (kind === "resume") {
     showResume(output, readResume(body));
   } else {

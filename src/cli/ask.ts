@@ -3,6 +3,7 @@
 import { createInterface } from "node:readline";
 import type { Context } from "./context.ts";
 import { CommandFailure, usage } from "./failure.ts";
+import { onOneLine } from "./output.ts";
 
 /** Whether somebody is there to answer. */
 export function canAsk({ output }: Context): boolean {
@@ -22,7 +23,7 @@ export async function ask(question: string): Promise<string> {
 
 /** Whether the answer is yes. */
 export async function agrees(question: string): Promise<boolean> {
-  return /^y(?:es)?$/i.test(await ask(`${question} [y/N] `));
+  return /^y(?:es)?$/i.test(await ask(`${onOneLine(question)} [y/N] `));
 }
 
 /**

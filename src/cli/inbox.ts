@@ -7,6 +7,7 @@ import { proveEnrolment } from "./enrol.ts";
 import { CommandFailure, ExitCode, failureFrom } from "./failure.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { operatorOf } from "./operator.ts";
+import { onOneLine } from "./output.ts";
 import type { InboxItem, UnlockAnswer } from "./people-answers.ts";
 import { PinnedService } from "./pinned-service.ts";
 import { confirmShare, fetchShare, proveOwnShare } from "./share.ts";
@@ -37,7 +38,10 @@ export async function inbox(context: Context): Promise<ExitCode> {
   let worst: ExitCode = ExitCode.done;
   for (const item of items) {
     output.line();
-    output.line({ text: `${deeds[item.what]}: ${item.reason ?? commandOf(item)}`, colour: "bold" });
+    output.line({
+      text: `${deeds[item.what]}: ${onOneLine(item.reason ?? commandOf(item))}`,
+      colour: "bold",
+    });
     if (!(await agrees("Look at it now?"))) continue;
     try {
       await take(context, item);
@@ -110,8 +114,8 @@ export async function invite(context: Context, id: string): Promise<ExitCode> {
     `${service.operator} asks you to ${what} for ${service.name}.`,
     "",
     `What:   a ceremony of kind ${kind}`,
-    `Why:    ${reason}`,
-    `Until:  ${until}`,
+    `Why:    ${onOneLine(reason)}`,
+    `Until:  ${onOneLine(until)}`,
     "",
     "Run this on your own machine, and read what it shows before you answer:",
     "",

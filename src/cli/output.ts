@@ -64,7 +64,7 @@ export function createOutput(
         for (const [place, cell] of cells.entries()) {
           const name = place === 0 ? label : "";
           stdout.write(
-            `${" ".repeat(indent)}${printable(name).padEnd(width)}${paint(stdout, cell)}\n`,
+            `${" ".repeat(indent)}${onOneLine(name).padEnd(width)}${paint(stdout, flat(cell))}\n`,
           );
         }
       }
@@ -72,10 +72,10 @@ export function createOutput(
     table(head, rows) {
       if (json) return;
       const widths = head.map((title, column) =>
-        Math.max(title.length, ...rows.map((row) => printable(textOf(row[column]!)).length)),
+        Math.max(title.length, ...rows.map((row) => onOneLine(textOf(row[column]!)).length)),
       );
       const write = (cells: readonly Cell[]): void => {
-        const texts = cells.map((cell, column) => {
+        const texts = cells.map(flat).map((cell, column) => {
           const padding = widths[column]! - printable(textOf(cell)).length;
           return column === cells.length - 1
             ? paint(stdout, cell)
@@ -116,6 +116,18 @@ export function createOutput(
 
 function isList(value: Cell | readonly string[]): value is readonly string[] {
   return Array.isArray(value);
+}
+
+/** A value with a line end in it would add lines that look like others of the statement. */
+function flat(cell: Cell): Cell {
+  return typeof cell === "string"
+    ? onOneLine(cell)
+    : { text: onOneLine(cell.text), colour: cell.colour };
+}
+
+/** As {@link printable}, with line ends visible too: for somebody's text within a line of ours. */
+export function onOneLine(text: string): string {
+  return printable(text).replaceAll("\n", "\\n");
 }
 
 function textOf(cell: Cell): string {

@@ -18,7 +18,7 @@ import {
 import { CountersignError } from "../errors.ts";
 import type { ApiClient } from "./api-client.ts";
 import { CommandFailure, ExitCode, usage } from "./failure.ts";
-import { KnownState } from "./known-state.ts";
+import { KnownState, type SeenRoster } from "./known-state.ts";
 import { newestHead, requireGrownFrom, seenHead } from "./log-head.ts";
 import { operatorOf, sshSign } from "./operator.ts";
 
@@ -141,16 +141,20 @@ export class PinnedService {
       throw refused(`the statement names the log ${log.origin}, and this one is ${head.origin}`);
     }
     await requireGrownFrom(this.client, log, head, "the one that the statement names");
-    await this.#checkRoster(roster);
+    this.state.remember({ roster: await this.#checkRoster(roster) });
     return head;
   }
 
   /**
-   * That nobody put back an older share set of a key (ST-67); a newer one is remembered.
+   * That nobody put back an older share set of a key (ST-67); a newer one is remembered once it is active. One that is
+   * pending may never be: then the one before it goes on, and the next one has the same epoch.
    *
    * @throws CommandFailure `rolled-back`.
    */
-  checkEpoch(keyId: string, epoch: number, shareSet: string): void {
+  checkEpoch(
+    { keyId, epoch, shareSet }: { keyId: string; epoch: number; shareSet: string },
+    state: "pending" | "active",
+  ): void {
     const before = this.state.seen().keys?.[keyId];
     const next =
       "nothing was signed. Somebody may have put an old database back: ask the other custodians, by phone, which epoch they see";
@@ -166,7 +170,7 @@ export class PinnedService {
         { code: "rolled-back", next },
       );
     }
-    this.state.remember({ keys: { [keyId]: { epoch, shareSet } } });
+    if (state === "active") this.state.remember({ keys: { [keyId]: { epoch, shareSet } } });
   }
 
   /** The versions of the roster, oldest first, each naming the one before it. */
@@ -175,11 +179,21 @@ export class PinnedService {
     return this.#chain;
   }
 
-  /** The roster in force. */
+  /**
+   * The roster in force, as the service shows it. It is not remembered: only a statement's is the keeper's word, and a
+   * version that somebody made up would have every later one refused here.
+   */
   async roster(): Promise<Roster> {
     const roster = (await this.rosterChain()).at(-1)!;
     await this.#checkRoster(roster.digest);
     return roster;
+  }
+
+  /** The roster that a statement of the keeper names. */
+  async rosterOf({ roster: digest }: Pick<CeremonyStatement, "roster">): Promise<Roster> {
+    const named = (await this.rosterChain()).find((roster) => roster.digest === digest);
+    if (named === undefined) throw refused("the service does not show the statement's roster");
+    return named;
   }
 
   /**
@@ -227,9 +241,9 @@ export class PinnedService {
     return stated;
   }
 
-  async #checkRoster(digest: string): Promise<void> {
+  async #checkRoster(digest: string): Promise<SeenRoster> {
     const before = this.state.seen().roster;
-    if (before?.digest === digest) return;
+    if (before?.digest === digest) return before;
     const chain = await this.rosterChain();
     const named = chain.find((roster) => roster.digest === digest);
     const next =
@@ -253,7 +267,7 @@ export class PinnedService {
         { code: "rolled-back", next },
       );
     }
-    this.state.remember({ roster: { version, digest } });
+    return { version, digest };
   }
 
   async #readChain(): Promise<readonly Roster[]> {

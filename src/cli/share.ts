@@ -62,7 +62,7 @@ interface Own {
   readonly place: Place;
 }
 
-/** This person's place in the share set that is meant. */
+/** This person's place in the share set that is meant: the one in this state, or else the other one. */
 async function ownPlace(
   context: Context,
   named: string,
@@ -71,23 +71,14 @@ async function ownPlace(
 ): Promise<Own> {
   const service = new PinnedService(await context.connect());
   const { keyId } = await keyNamed(service.client, named);
-  const digest = told ?? (await shareSetOf(service, keyId, state));
+  const sets = (await keysOf(service.client)).find((key) => key.keyId === keyId)?.shareSets ?? [];
+  const digest = told ?? (sets.find((set) => set.state === state) ?? sets[0])?.digest;
   const shareSet = await service.shareSet(keyId, digest);
   const { epoch } = shareSet.statement;
-  service.checkEpoch(keyId, epoch, shareSet.digest);
+  const isActive = sets.some((set) => set.digest === shareSet.digest && set.state === "active");
+  service.checkEpoch({ keyId, epoch, shareSet: shareSet.digest }, isActive ? "active" : "pending");
   const store = new ShareStore(service.client.settings, service.identityKey);
   return { service, store, shareSet, place: placeOf(shareSet.statement, service.operator) };
-}
-
-/** The one in this state, or else the other one. */
-async function shareSetOf(
-  { client }: PinnedService,
-  keyId: string,
-  state: ShareSetAnswer["state"],
-): Promise<string | undefined> {
-  const key = (await keysOf(client)).find((one) => one.keyId === keyId);
-  const sets = key?.shareSets ?? [];
-  return (sets.find((set) => set.state === state) ?? sets[0])?.digest;
 }
 
 export async function fetchShare(

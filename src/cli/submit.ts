@@ -37,8 +37,7 @@ async function prepare(context: Context, id: string, artefacts: readonly string[
   const { unlock, ceremony } = await service.unlock(id);
   await service.check(ceremony.statement);
   const head = await service.check(unlock.statement);
-  const { keyId, epoch, shareSet } = unlock.statement;
-  service.checkEpoch(keyId, epoch, shareSet);
+  service.checkEpoch(unlock.statement, "active");
   requireOpen(ceremony.statement);
   showCeremony(context.output, ceremony);
   await showDocument(context, service, ceremony.statement);

@@ -305,7 +305,16 @@ export function ceremonies(parts: CeremoniesParts): Ceremonies {
       );
       check(readCeremony(octets), proposal);
       countProposal(proposal.requestedBy);
-      return notes.state(octets);
+      const made = notes.state(octets);
+      if (stated.kind === "resume") {
+        stateFile.change(({ resumes }) => {
+          for (const [old, until] of Object.entries(resumes)) {
+            if (Date.parse(until) < now().getTime()) delete resumes[old];
+          }
+          resumes[made.digest] = notAfter.toISOString();
+        });
+      }
+      return made;
     },
     read(note, ...kinds) {
       const { octets, digest } = notes.open(note);

@@ -271,8 +271,10 @@ export function createKey(config: KeyConfig, parts: KeyParts, report: () => void
       const wasSealed = isSealed();
       endSigner(); // first of all; only then what makes it last
       if (wasSealed) return;
-      stateFile.change(({ held }) => {
-        held[keyId!] ??= by;
+      stateFile.change((state) => {
+        if (state.held[keyId!] !== undefined) return;
+        state.held[keyId!] = by;
+        state.resumes = {};
       });
     },
     endSigner,

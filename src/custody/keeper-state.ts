@@ -43,6 +43,8 @@ const schema = z.strictObject({
   held: z.record(keyId, hold),
   /** While it is there, nothing opens. */
   panic: hold.nullable().default(null),
+  /** Statements of kind `resume` that were made since something was last held, and until when: no older one lets go. */
+  resumes: z.record(sha256Digest, z.iso.datetime()).default({}),
   /** The share sets that are active: one of an older epoch opens nothing. */
   seals: z
     .record(keyId, z.strictObject({ epoch: z.int().min(1), shareSet: sha256Digest }))
@@ -89,6 +91,7 @@ export function emptyState(): KeeperState {
     requesters: { sequence: 0, digest: null },
     held: {},
     panic: null,
+    resumes: {},
     seals: {},
     done: {},
     lists: {},

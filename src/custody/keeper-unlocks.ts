@@ -63,8 +63,8 @@ export interface Unlocks {
   /**
    * Starts to gather shares.
    *
-   * @throws CountersignError `unlock-busy`, `panic`, `key-held`, `key-unknown`, `share-stale` for a share set before the
-   *   active one, `sealed-key-corrupt`, `plan-invalid`, `ceremony-closed`, `ceremony-refused`, `signature-invalid`.
+   * @throws CountersignError `unlock-busy`, `panic`, `key-held`, `key-unknown`, `share-stale` for a share set that
+   *   is not the active one, `sealed-key-corrupt`, `plan-invalid`, `ceremony-closed`, `ceremony-refused`, `signature-invalid`.
    */
   unlock(request: UnlockRequest): Promise<Stated>;
   /** @throws CountersignError `unlock-unknown`, `unlock-closed`, and the codes of CUSTODY.md 4.3. */
@@ -74,7 +74,7 @@ export interface Unlocks {
    *
    * @returns What was dealt, for a reshare; undefined where a signer is open now.
    * @throws CountersignError `ceremony-refused` if it is not agreed to, or the log does not say it, `ceremony-closed`,
-   *   `unlock-busy`, `panic`, `key-held`: shares are still gathered, unless a lock came in between. After every other
+   *   `unlock-busy`, `panic`, `key-held`, `share-stale` if the share set was replaced meanwhile: shares are still gathered, unless a lock came in between. After every other
    *   failure the unlock is over.
    */
   open(request: OpenRequest): Promise<Dealt | undefined>;
@@ -116,6 +116,7 @@ interface Gathering {
   readonly key: Key;
   readonly keyId: string;
   readonly shareSet: ShareSet;
+  readonly shareSetDigest: string;
   readonly receiver: Receiver;
   readonly unlocker: UnlockerProcess;
   /** Digest of its statement; undefined until there is one. */
@@ -155,24 +156,26 @@ export function unlocks(parts: UnlocksParts): Unlocks {
     }
   }
 
-  /** The share set of a key that may still open it. */
+  /** One that was dealt opens nothing before everybody has confirmed it, and one that was replaced nothing any more. */
+  function requireActive(keyId: string, shareSet: string): void {
+    const active = stateFile.state.seals[keyId];
+    if (active?.shareSet === shareSet) return;
+    throw new CountersignError(
+      "share-stale",
+      active === undefined
+        ? "no share set of this key is active: all of its custodians have to confirm their shares first"
+        : `this is not the active share set of the key, which has epoch ${active.epoch}`,
+    );
+  }
+
+  /** The share set of a key that opens it now. */
   function readShares(note: string, sealed: Uint8Array, keyId: string): [ShareSet, string] {
     const { octets, digest } = notes.open(note, roster.identityKeys);
     const shareSet = readShareSet(octets);
     if (shareSet.keyId !== keyId) {
       throw new CountersignError("ceremony-refused", "the share set is that of another key");
     }
-    const active = stateFile.state.seals[keyId];
-    if (
-      active !== undefined &&
-      (shareSet.epoch < active.epoch ||
-        (shareSet.epoch === active.epoch && digest !== active.shareSet))
-    ) {
-      throw new CountersignError(
-        "share-stale",
-        `the shares of this key were changed since: epoch ${active.epoch} is the active one`,
-      );
-    }
+    requireActive(keyId, digest);
     if (digestOf(sealed) !== shareSet.sealed) {
       throw new CountersignError(
         "sealed-key-corrupt",
@@ -221,7 +224,7 @@ export function unlocks(parts: UnlocksParts): Unlocks {
   function start(
     ceremony: OpenCeremony,
     key: Key,
-    shareSet: ShareSet,
+    [shareSet, shareSetDigest]: readonly [ShareSet, string],
     { plan, gatherSeconds }: UnlockRequest,
   ): Gathering {
     const receiver = startReceiver(ceremony, key, plan);
@@ -238,6 +241,7 @@ export function unlocks(parts: UnlocksParts): Unlocks {
       key,
       keyId: shareSet.keyId,
       shareSet,
+      shareSetDigest,
       receiver,
       unlocker,
       digest: undefined,
@@ -408,7 +412,7 @@ export function unlocks(parts: UnlocksParts): Unlocks {
         }
       }
       log.requireHead();
-      const gathering = start(ceremony, key, shareSet, request);
+      const gathering = start(ceremony, key, [shareSet, shareSetDigest], request);
       try {
         const recipient = await gathering.unlocker.begin();
         requireAlive(gathering);
@@ -462,6 +466,8 @@ export function unlocks(parts: UnlocksParts): Unlocks {
       const { kind } = ceremony.statement;
       requireCalm(keyId);
       requireFree(key, keyId);
+      // A reshare may have come in between: who gave the old shares may not be asked any more.
+      requireActive(keyId, gathering.shareSetDigest);
       if (ceremonies.read(votes.note, kind).digest !== ceremony.digest) {
         throw new CountersignError("ceremony-refused", "the unlock is of another ceremony");
       }

@@ -270,7 +270,9 @@ export function createKeeper({ config, now, monotonic, random, send }: KeeperPar
     for (const key of keys.all) key.endSigner();
     // Only now what makes it last. If that fails, nothing starts all the same before the keeper does.
     stateFile.change((state) => {
-      state.panic ??= by;
+      if (state.panic !== null) return;
+      state.panic = by;
+      state.resumes = {};
     });
   }
 
@@ -281,6 +283,13 @@ export function createKeeper({ config, now, monotonic, random, send }: KeeperPar
       throw new CountersignError("ceremony-refused", "this is not what was agreed to release");
     }
     const { release } = readResume(plan);
+    // People agreed to let go what they knew of, and not what somebody has locked since.
+    if (stateFile.state.resumes[ceremony.digest] === undefined) {
+      throw new CountersignError(
+        "ceremony-refused",
+        "something was locked after this was proposed: propose the resume again",
+      );
+    }
     ceremonies.requireVotes(ceremony, approvals, {});
     ceremonies.finish(ceremony, (state) => {
       if (release === "all") {

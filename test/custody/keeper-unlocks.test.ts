@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import type { Closed } from "../../src/custody/keeper-client.ts";
 import { encodePem } from "../../src/x509/pem.ts";
+import { json } from "../support/people.ts";
 import { refused } from "../support/refused.ts";
 import { home, keeperPid, start, startNew, useKeeperHome } from "./keeper-fixture.ts";
 import { certify, isAlive, leafTbs, logAndSign, pidsOf } from "./keeper-home.ts";
@@ -277,6 +278,41 @@ test("several people may have shares gathered for one key, each once, and one of
   await expect(all.open(second)).resolves.toBeUndefined();
 });
 
+/** A reshare of the key that was agreed to and dealt, and that nobody has confirmed yet. */
+async function reshared(all: Keeping): Promise<SealedKey> {
+  const plan = all.plan({
+    key: { use: key.keyId },
+    epoch: 2,
+    previous: key.shareSet.digest,
+    reason: "a reshare",
+  });
+  const ceremony = await all.agree(
+    { kind: "reshare", keyId: key.keyId, plan, requestedBy: "bob" },
+    home.people.ids,
+  );
+  const unlock = await all.unlock(key, ceremony, { plan });
+  await all.give(unlock, ["bob", "carol"]);
+  return sealedKeyOf(home, (await all.open(unlock))!);
+}
+
+test("ST-65: shares that were dealt and never confirmed open nothing, whatever the service says", async () => {
+  const all = await keeping();
+  const next = await reshared(all);
+  await expect(all.unlock(next, [tbs])).rejects.toEqual(refused("share-stale", /epoch 1/));
+  await expect(all.openFor(key, [tbs]), "the active set").resolves.toBeDefined();
+});
+
+test("ST-66: an unlock that began before a reshare does not open with the old shares after it", async () => {
+  const all = await keeping();
+  const old = await all.unlock(key, [tbs]);
+  await all.give(old, ["bob", "carol"]);
+  const next = await reshared(all);
+  await all.activate(next);
+  await expect(all.open(old)).rejects.toEqual(refused("share-stale", /epoch 2/));
+  await all.keeper.endUnlock(old.digest);
+  await expect(all.openFor(next, [tbs])).resolves.toBeDefined();
+});
+
 test("an unlock that was ended takes no share, and ending it again does nothing", async () => {
   const all = await keeping();
   const unlock = await all.unlock(key, [tbs]);
@@ -482,6 +518,21 @@ test("a resume is carried out once: it does not let go what is held later", asyn
 });
 
 // Ends
+
+test("ST-50: a resume that was agreed to before a panic does not end it", async () => {
+  const all = await keeping();
+  await all.keeper.panic(...all.locking("carol", "panic"));
+  const plan = json({ type: "countersign/resume/v1", service: "test.example", release: "all" });
+  const kept = await all.agree({ kind: "resume", plan }, ["alice", "bob"]);
+  await all.resume(["alice", "bob"]);
+  await all.keeper.panic(...all.locking("bob", "panic"));
+  await expect(all.keeper.resume({ ...kept, plan })).rejects.toEqual(
+    refused("ceremony-refused", /locked after/),
+  );
+  expect((await all.keeper.status()).panic).not.toBeNull();
+  await all.resume(["alice", "bob"]);
+  expect((await all.keeper.status()).panic).toBeNull();
+});
 
 test.for(["signer", "unlocker"] as const)(
   "ST-49: when the %s is killed while shares are gathered, the unlock has ended and the ceremony gathers again",
