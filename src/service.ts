@@ -173,11 +173,29 @@ async function serve(
     }),
   );
 
+  const refresh = async (): Promise<void> => {
+    const before = allowedCrls(status);
+    status = await keeper.status();
+    if (allowedCrls(status) !== before) schedule.look(); // a window was opened, or has ended
+  };
+  /** What changes a key is seen in the status that follows it, and not a second later. */
+  const seen = async <Value>(change: Promise<Value>): Promise<Value> => {
+    const value = await change;
+    await refresh();
+    return value;
+  };
   const custody = await startCeremonies({
     service: status.service,
     journal,
     reads,
-    keeper,
+    keeper: {
+      ...keeper,
+      open: (...opening) => seen(keeper.open(...opening)),
+      activate: (...set) => seen(keeper.activate(...set)),
+      lock: (...lock) => seen(keeper.lock(...lock)),
+      panic: (...panic) => seen(keeper.panic(...panic)),
+      resume: (resume) => seen(keeper.resume(resume)),
+    },
     rosters: ledger.rosters,
     policy: compiled,
     now,
@@ -201,11 +219,6 @@ async function serve(
 
   let stopping = false;
   let broken: Error | undefined;
-  const refresh = async (): Promise<void> => {
-    const before = allowedCrls(status);
-    status = await keeper.status();
-    if (allowedCrls(status) !== before) schedule.look(); // a window was opened, or has ended
-  };
   const trouble = (): string | undefined => {
     const reason = broken ?? journal.trouble;
     return reason === undefined ? (stopping ? "stopping" : undefined) : publicReason(reason);

@@ -166,7 +166,7 @@ function windowFrom(options: ProposeOptions): object {
   const notAfter =
     options.until === undefined
       ? new Date(notBefore.getTime() + WINDOW_MILLISECONDS)
-      : timeFrom(options.until);
+      : new Date(laterTime(options.until));
   return {
     operations: options.operation.map(operationFrom),
     ...(options.requester.length === 0 ? {} : { requesters: options.requester }),

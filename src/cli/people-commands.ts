@@ -352,7 +352,10 @@ function addCeremony(program: Command, { run, repeatable, examples }: CommandPar
     )
     .addOption(repeatable("--requester <name>", "window: only for this requester; repeat for more"))
     .option("--from <time>", "window: when it begins (default: now)")
-    .option("--until <time>", "window: when it ends (default: 24 h after its beginning)")
+    .option(
+      "--until <time>",
+      "window: when it ends, or how long from now, such as 2h (default: 24 h after its beginning)",
+    )
     .option("--idle <time>", "window: it closes after so long without use (default: 8h)")
     .option("--release <keys>", "resume: all, or keys with commas between them")
     .option("--plan <file>", "generate, reshare, roster and the like: the document")
